@@ -1,0 +1,28 @@
+"""The region's time, which tests can move forward."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+
+class Clock:
+    """`now()` is the machine's time plus what `advance` added. Never goes back."""
+
+    def __init__(self) -> None:
+        self._offset = timedelta()
+        self._moved = threading.Condition()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._offset
+
+    def advance(self, by: timedelta) -> None:
+        """Move time forward at once. Raises ValueError for a negative step."""
+        if by < timedelta():
+            raise ValueError(f"time moves forward only, got {by}")
+        with self._moved:
+            self._offset += by
+            self._moved.notify_all()
+
+
+def timestamp(moment: datetime) -> str:
+    """`2026-08-15T00:00:00.000000Z`: RFC 3339 in UTC with microseconds, as Google writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

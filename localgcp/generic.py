@@ -1,0 +1,307 @@
+"""What every collection does without behaviour of its own: create, get, list, patch, update, delete, IAM, operations.
+
+Everything is derived from the discovery document: the id of a new resource from the query parameter or the body's
+name, output fields (`createTime`, `etag`, `selfLink`, …) from the schema, the shape of a list from its answer.
+"""
+
+import base64
+import hashlib
+import json
+import secrets
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from localgcp.clock import timestamp
+from localgcp.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, Unimplemented
+from localgcp.fieldmask import apply_mask, merge_patch, parse_mask
+from localgcp.filters import matches
+from localgcp.service import Call
+from localgcp.store import Resource
+from localgcp.validation import camel, is_output_only, without_nulls
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+COMPUTE_ROOT = "https://www.googleapis.com/compute/v1"
+
+
+def answer(call: Call) -> Any:
+    """Serve a method without behaviour. Raises Unimplemented for a verb that only the real service can act out."""
+    if call.method.collection == "operations" or call.method.id.startswith("operations."):
+        return _operations(call)
+    verbs = {
+        "create": create,
+        "insert": create,
+        "get": get,
+        "list": list_,
+        "patch": update,
+        "update": update,
+        "delete": delete,
+        "getIamPolicy": get_iam_policy,
+        "setIamPolicy": set_iam_policy,
+        "testIamPermissions": test_iam_permissions,
+    }
+    verb = verbs.get(call.method.verb)
+    if verb is None:
+        raise Unimplemented(f"{call.service.api.name}.{call.method.id} has no behaviour in localgcp.")
+    return verb(call)
+
+
+def create(call: Call) -> Any:
+    key = f"{call.key}/{collection_segment(call)}/{new_id(call)}"
+    body = new_body(call, key)
+    if call.store.exists(key):
+        raise already_exists(call, key)
+    if call.query.get("validateOnly"):
+        return _changed(call, Resource(key, body))
+    return _changed(call, call.store.create(key, body))
+
+
+def get(call: Call) -> Any:
+    return existing(call)
+
+
+def list_(call: Call) -> dict[str, Any]:
+    resources = call.store.list(call.key, collection_segment(call))
+    return page(call, resources)
+
+
+def update(call: Call) -> Any:
+    """PATCH and PUT. Legacy APIs merge (null deletes); the others follow the mask, or take every field present."""
+    with call.store.transaction():
+        current = existing(call)
+        check_etag(call, current, call.body.get("etag") or call.query.get("etag"))
+        schema = resource_schema(call)
+        kept = {name: value for name, value in current.items() if is_output_only(schema.get(name, {}))}
+        mask = call.query.get("updateMask")
+        if call.method.http_method == "PUT":
+            changed = {**without_nulls(call.body), **kept}
+            changed.setdefault("name", current.get("name"))
+        elif mask and mask != "*":
+            changed = apply_mask(current, call.body, parse_mask(mask, schema, call.method.request_schema or ""))
+        elif call.service.api.legacy:
+            changed = merge_patch(current, call.body)
+        else:
+            changed = {**current, **without_nulls(call.body)}
+        if "name" in current:
+            changed["name"] = current["name"]
+        changed = {name: value for name, value in changed.items() if value is not None}
+        stamp(call, changed, schema, created=False)
+        if call.query.get("validateOnly"):
+            return _changed(call, Resource(current.key, changed))
+        return _changed(call, call.store.put(current.key, changed))
+
+
+def delete(call: Call) -> Any:
+    with call.store.transaction():
+        current = existing(call)
+        check_etag(call, current, call.query.get("etag"))
+        if not call.query.get("validateOnly"):
+            call.store.delete(current.key)
+    if call.method.response_schema and "Operation" in call.method.response_schema:
+        return call.operation(target=current.key, kind="delete", response=_deleted_response(call, current))
+    return {}
+
+
+def get_iam_policy(call: Call) -> dict[str, Any]:
+    _policy_target(call)
+    return call.region.iam.get_policy(call.key)
+
+
+def set_iam_policy(call: Call) -> dict[str, Any]:
+    _policy_target(call)
+    # Compute sends bindings and etag beside the policy as well as in it.
+    policy = call.body.get("policy", {k: v for k, v in call.body.items() if k in ("bindings", "etag", "version")})
+    return call.region.iam.set_policy(call.key, without_nulls(policy), call.body.get("updateMask"))
+
+
+def test_iam_permissions(call: Call) -> dict[str, Any]:
+    wanted = call.body.get("permissions") or call.query.get("permissions") or []
+    granted = [name for name in wanted if call.region.iam.allows(call.principal, name, call.permission_key)]
+    return {"permissions": granted} if granted else {}
+
+
+def existing(call: Call) -> Resource:
+    """The resource that the path names. Raises NotFound in the wording of its API."""
+    resource = call.store.find(call.key)
+    if resource is None:
+        raise not_found(call)
+    return resource
+
+
+def not_found(call: Call) -> NotFound:
+    if call.service.api.dialect == "compute":
+        return NotFound(f"The resource '{call.named}' was not found")
+    if call.service.api.legacy:
+        return NotFound(f"The '{call.method.collection}' resource '{call.named.rpartition('/')[2]}' was not found.")
+    return NotFound(f"Resource '{call.named}' was not found")
+
+
+def already_exists(call: Call, key: str) -> AlreadyExists:
+    relative = key.partition("/")[2]
+    if call.service.api.dialect == "compute":
+        return AlreadyExists(f"The resource '{relative}' already exists")
+    return AlreadyExists(f"Resource '{relative}' already exists", reason="alreadyExists")
+
+
+def collection_segment(call: Call) -> str:
+    """The last literal of a collection's path: `services` in `v2/{+parent}/services`."""
+    return call.method.path.rpartition("/")[2].partition(":")[0]
+
+
+def new_id(call: Call) -> str:
+    """The id of a resource to be created: from its query parameter, from the body's name, or made by the server."""
+    singular = camel(collection_segment(call).removesuffix("ies") + "y") if collection_segment(call).endswith("ies") else ""
+    for name, schema in call.method.parameters.items():
+        if schema.get("location") == "query" and name.endswith("Id") and name not in ("requestId", "projectId"):
+            identifier = call.query.get(name)
+            if identifier:
+                return str(identifier)
+            if schema.get("required") or singular in name:
+                raise InvalidArgument(f"The request was invalid: {name} is required", reason="required", location=name)
+    name = call.body.get("name")
+    if isinstance(name, str) and name:
+        return name.rpartition("/")[2]
+    if call.service.api.legacy and "name" in resource_schema(call):
+        raise InvalidArgument("Required field 'resource.name' not specified", reason="required", location="name")
+    return str(secrets.randbelow(9 * 10**18) + 10**18)
+
+
+def new_body(call: Call, key: str) -> dict[str, Any]:
+    """The body of a new resource, with the fields that the server fills in."""
+    schema = resource_schema(call)
+    body = without_nulls(call.body)
+    relative = key.partition("/")[2]
+    if "name" in schema:
+        body["name"] = relative.rpartition("/")[2] if call.service.api.legacy else relative
+    stamp(call, body, schema, created=True)
+    api = call.service.api
+    if api.dialect == "compute":
+        body["kind"] = schema.get("kind", {}).get("default", f"compute#{call.method.collection.removesuffix('s')}")
+        body["id"] = str(secrets.randbelow(9 * 10**18) + 10**18)
+        body["selfLink"] = f"{COMPUTE_ROOT}/{relative}"
+        for noun in ("region", "zone"):
+            if noun in call.params:
+                body[noun] = f"{COMPUTE_ROOT}/projects/{call.project}/{noun}s/{call.params[noun]}"
+    elif "kind" in schema and "default" in schema["kind"]:
+        body["kind"] = schema["kind"]["default"]
+    return body
+
+
+def stamp(call: Call, body: dict[str, Any], schema: Mapping[str, Any], *, created: bool) -> None:
+    """Fill in the output fields that follow from the moment and from the rest of the body."""
+    now = timestamp(call.region.clock.now())
+    if created:
+        for name in ("createTime", "creationTimestamp", "creationTime", "insertTime"):
+            if name in schema:
+                body[name] = now
+        if "uid" in schema:
+            body["uid"] = str(uuid.uuid4())
+        if "creator" in schema and call.principal.email:
+            body["creator"] = call.principal.email
+    if "updateTime" in schema:
+        body["updateTime"] = now
+    if "generation" in schema and not call.service.api.legacy:
+        body["generation"] = str(int(body.get("generation", 0)) + 1)
+    for name in ("etag", "fingerprint", "labelFingerprint"):
+        if name in schema:
+            body[name] = fingerprint(body)
+
+
+def fingerprint(body: Mapping[str, Any]) -> str:
+    content = {k: v for k, v in body.items() if k not in ("etag", "fingerprint", "labelFingerprint")}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+    return base64.b64encode(digest[:9]).decode()
+
+
+def check_etag(call: Call, current: Mapping[str, Any], given: Any) -> None:
+    """Raises Aborted when the caller read another state than the one that is stored."""
+    if given and "etag" in current and given != current["etag"]:
+        raise Aborted(
+            f"The etag '{given}' of {call.named} is not the current one, '{current['etag']}':"
+            " it was changed since it was read. Read it again."
+        )
+
+
+def resource_schema(call: Call) -> Mapping[str, Any]:
+    """The properties of the resource that the method takes, or else answers."""
+    name = call.method.request_schema or call.method.response_schema
+    properties: Mapping[str, Any] = call.method.document.schemas.get(name or "", {}).get("properties", {})
+    return properties
+
+
+def page(call: Call, resources: list[Resource]) -> dict[str, Any]:
+    """One page of a list, in the shape of the method's answer."""
+    expression = call.query.get("filter")
+    if expression:
+        resources = [resource for resource in resources if matches(expression, resource)]
+    start = _page_start(call.query.get("pageToken"))
+    size = int(call.query.get("pageSize") or call.query.get("maxResults") or DEFAULT_PAGE_SIZE)
+    if size < 0:
+        raise InvalidArgument(f"The page size must not be negative, got {size}")
+    size = min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    schema = call.method.document.schemas[call.method.response_schema or ""]["properties"]
+    field = next(
+        (name for name in ("items", collection_segment(call)) if schema.get(name, {}).get("type") == "array"),
+        next((name for name, spec in schema.items() if spec.get("type") == "array" and "$ref" in spec["items"]), "items"),
+    )
+    result: dict[str, Any] = {}
+    if "kind" in schema and "default" in schema["kind"]:
+        result["kind"] = schema["kind"]["default"]
+    if call.service.api.dialect == "compute":
+        result |= {"id": call.relative_path, "selfLink": f"{COMPUTE_ROOT}/{call.relative_path}"}
+    chunk = resources[start : start + size]
+    if chunk:
+        result[field] = chunk
+    if start + size < len(resources):
+        result["nextPageToken"] = base64.urlsafe_b64encode(str(start + size).encode()).decode()
+    return result
+
+
+def message_type(call: Call, schema: str | None = None) -> str:
+    """`GoogleCloudRunV2Service` of Cloud Run -> `type.googleapis.com/google.cloud.run.v2.Service`."""
+    package = call.service.api.package
+    name = schema or call.method.request_schema or ""
+    prefix = "".join(word[:1].upper() + word[1:] for word in package.split("."))
+    return f"type.googleapis.com/{package}.{name.removeprefix(prefix)}"
+
+
+def _changed(call: Call, resource: Resource) -> Any:
+    if call.method.response_schema and "Operation" in call.method.response_schema:
+        return call.operation(target=resource.key, response={"@type": message_type(call), **resource})
+    return resource
+
+
+def _deleted_response(call: Call, resource: Resource) -> dict[str, Any] | None:
+    """Cloud Run answers a deletion with what it deleted; the others with nothing."""
+    if call.service.api.name != "run":
+        return None
+    get_method = call.method.document.methods[call.method.id.rpartition(".")[0] + ".get"]
+    return {"@type": message_type(call, get_method.response_schema), **resource}
+
+
+def _policy_target(call: Call) -> None:
+    """Raises NotFound when a policy is asked of something that does not exist."""
+    if call.key.startswith("cloudresourcemanager/projects/"):
+        return
+    existing(call)
+
+
+def _operations(call: Call) -> Any:
+    if call.method.verb in ("get", "wait"):
+        return existing(call)
+    if call.method.verb == "list":
+        return page(call, call.store.list(call.key, "operations"))
+    if call.method.verb == "delete":
+        call.store.delete(call.key)
+        return {}
+    raise Unimplemented(f"{call.service.api.name}.{call.method.id}: operations cannot be cancelled in localgcp.")
+
+
+def _page_start(token: str | None) -> int:
+    if not token:
+        return 0
+    try:
+        return int(base64.urlsafe_b64decode(token.encode()))
+    except ValueError:
+        raise InvalidArgument("The page token is not one that this list answered", location="pageToken") from None

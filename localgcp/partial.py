@@ -1,0 +1,49 @@
+"""Partial answers: the `fields` parameter, `items(name,labels/stack),nextPageToken`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localgcp.errors import InvalidArgument
+
+Tree = dict[str, "Tree"]
+
+
+def select(answer: Any, fields: str) -> Any:
+    """`answer` with the selected fields only. Raises InvalidArgument when `fields` cannot be parsed."""
+    tree, rest = _parse(fields)
+    if rest:
+        raise InvalidArgument(f"Invalid field selection {fields}", location="fields")
+    return _pick(answer, tree)
+
+
+def _parse(text: str) -> tuple[Tree, str]:
+    tree: Tree = {}
+    while text and text[0] != ")":
+        end = min((i for i in (text.find(c) for c in ",()") if i >= 0), default=len(text))
+        path, text = text[:end].strip().split("/"), text[end:]
+        leaf = tree
+        for name in path:
+            if not name:
+                raise InvalidArgument("Invalid field selection: an empty name", location="fields")
+            leaf = leaf.setdefault(name, {})
+        if text[:1] == "(":
+            inner, text = _parse(text[1:])
+            if text[:1] != ")":
+                raise InvalidArgument("Invalid field selection: a parenthesis is not closed", location="fields")
+            leaf.update(inner)
+            text = text[1:]
+        if text[:1] == ",":
+            text = text[1:]
+        elif text and text[0] != ")":
+            raise InvalidArgument(f"Invalid field selection at {text}", location="fields")
+    return tree, text
+
+
+def _pick(value: Any, tree: Tree) -> Any:
+    if not tree or "*" in tree:
+        return value
+    if isinstance(value, list):
+        return [_pick(item, tree) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _pick(item, tree[name]) for name, item in value.items() if name in tree}
+    return value
