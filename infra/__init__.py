@@ -1,0 +1,1 @@
+"""The Pulumi program: one RegionalStack per data region."""

@@ -1,0 +1,1 @@
+"""One component resource each: a frozen args object in, typed outputs out."""

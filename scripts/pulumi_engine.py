@@ -1,0 +1,221 @@
+"""Find Pulumi's engine: on PATH, in our cache, as a release download, or built from its Go module.
+
+Standard library only: bootstrap runs this before anything is installed.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MINIMUM = (3, 250, 0)
+# Equal to scripts/engine/go.mod, which a test checks.
+VERSION = "3.259.0"
+RELEASES = "https://get.pulumi.com/releases/sdk"
+GO_MODULE = Path(__file__).resolve().parent / "engine"
+GO_PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+# Short: on a machine without the internet the next way is tried after seconds, not after minutes.
+CONNECT_SECONDS = 5
+BUILD_SECONDS = 1800
+
+
+class EngineMissing(Exception):
+    """No way led to an engine. The message lists each way, why it failed, and what to install."""
+
+
+class Unavailable(Exception):
+    """One way did not lead to an engine; another may."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSearch:
+    """`find` answers with the path of an engine, which it may have had to download or build first."""
+
+    cache: Path
+    path: str
+    say: Callable[[str], None]
+    releases: str = RELEASES
+    ours: Path | None = None
+    environ: Mapping[str, str]
+
+    @classmethod
+    def from_environment(cls, say: Callable[[str], None], ours: Path) -> "EngineSearch":
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = Path(home) / "validibot" / "pulumi"
+        return cls(cache=cache, path=os.environ.get("PATH", os.defpath), say=say, ours=ours, environ=os.environ)
+
+    @property
+    def cached(self) -> Path:
+        return self.cache / VERSION / "pulumi"
+
+    def find(self) -> Path:
+        """The first that works of: PATH, cache, download, build.
+
+        Raises:
+            EngineMissing: none does.
+        """
+        reasons = []
+        for way in (self.on_path, self.in_cache, self.download, self.build):
+            try:
+                return way()
+            except Unavailable as error:
+                reasons.append(str(error))
+        listed = "\n".join(f"  - {reason}" for reason in reasons)
+        minimum = ".".join(map(str, MINIMUM[:2]))
+        raise EngineMissing(
+            f"found no Pulumi engine:\n{listed}\n"
+            f"Install Pulumi {minimum} or newer (https://www.pulumi.com/docs/install/), or Go 1.25 or newer "
+            "(https://go.dev/doc/install) so that it can be built here, and run this again."
+        )
+
+    def on_path(self) -> Path:
+        found = shutil.which("pulumi", path=self.path)
+        if found is None:
+            raise Unavailable("PATH has no pulumi")
+        engine = Path(found)
+        if self.ours is not None and engine.absolute() == self.ours.absolute():
+            # An activated .venv puts the link that we made ourselves on PATH; what it points at is found below.
+            raise Unavailable("PATH has no pulumi but the link in .venv")
+        version = version_of(engine)
+        if version is None or version < MINIMUM:
+            has = ".".join(map(str, version)) if version else "of a version it does not tell"
+            raise Unavailable(f"PATH has {engine}, {has}; at least {'.'.join(map(str, MINIMUM))} is needed")
+        return engine
+
+    def in_cache(self) -> Path:
+        # A directory appears under its final name only when it is complete, so its presence is enough.
+        if not os.access(self.cached, os.X_OK):
+            raise Unavailable(f"the cache has no {self.cached}")
+        return self.cached
+
+    def download(self) -> Path:
+        name = f"pulumi-v{VERSION}-{release_platform()}.tar.gz"
+        checksums_url = f"{self.releases}/pulumi-{VERSION}-checksums.txt"
+        try:
+            with urllib.request.urlopen(checksums_url, timeout=CONNECT_SECONDS) as answer:
+                expected = checksum_for(name, answer.read().decode())
+            self.say(f"pulumi engine: downloading {name} (about 150 MB), once")
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
+                archive = Path(scratch) / name
+                with (
+                    urllib.request.urlopen(f"{self.releases}/{name}", timeout=CONNECT_SECONDS) as answer,
+                    archive.open("wb") as file,
+                ):
+                    shutil.copyfileobj(answer, file, 1 << 20)
+                actual = sha256_of(archive)
+                if actual != expected:
+                    raise Unavailable(f"{name} has sha256 {actual}, but the release says {expected}: not used")
+                with tarfile.open(archive) as tar:
+                    tar.extractall(Path(scratch) / "unpacked", filter="data")
+                return self.install(Path(scratch) / "unpacked" / "pulumi")
+        except (OSError, tarfile.TarError, UnicodeDecodeError) as error:
+            raise Unavailable(f"{self.releases} cannot be read: {error}") from error
+
+    def build(self) -> Path:
+        go = shutil.which("go", path=self.path)
+        if go is None:
+            raise Unavailable("it cannot be built, because PATH has no go")
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.say(
+            f"pulumi engine: building v{VERSION} from its Go module, because there is none on PATH or in the cache "
+            "and no release can be downloaded. Three to six minutes on two cores, once"
+        )
+        with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
+            built = Path(scratch) / "built"
+            built.mkdir()
+            log = Path(scratch) / "log"
+            version = f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{VERSION}"
+            command = [
+                go,
+                "build",
+                "-trimpath",
+                "-ldflags",
+                f"-s -w {version}",
+                "-o",
+                str(built / "pulumi"),
+                GO_PACKAGE,
+            ]
+            # readonly: go.sum decides what is built, and a build never edits our files.
+            environ = {**self.environ, "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0", "GOWORK": "off"}
+            with log.open("wb") as output:
+                process = subprocess.Popen(command, cwd=GO_MODULE, env=environ, stdout=output, stderr=output)
+                returncode = self.wait(process)
+            if returncode != 0:
+                tail = " / ".join(log.read_text(errors="replace").splitlines()[-4:])
+                raise Unavailable(f"building it with {go} failed: {tail or f'exit code {returncode}'}")
+            return self.install(built)
+
+    def wait(self, process: "subprocess.Popen[bytes]") -> int:
+        """The exit code, with a line every half minute for whoever wonders whether it hangs."""
+        started = time.monotonic()
+        try:
+            while time.monotonic() - started < BUILD_SECONDS:
+                try:
+                    return process.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    self.say(f"pulumi engine: still building, {time.monotonic() - started:.0f} s")
+            raise Unavailable(f"building it took longer than {BUILD_SECONDS} s")
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def install(self, directory: Path) -> Path:
+        """Move a complete directory to its place in the cache; whoever comes second keeps what is there."""
+        if version_of(directory / "pulumi") is None:
+            raise Unavailable(f"{directory.name}/pulumi does not run on this machine")
+        try:
+            directory.rename(self.cache / VERSION)
+        except OSError:
+            if not os.access(self.cached, os.X_OK):
+                raise
+        return self.cached
+
+
+def version_of(engine: Path) -> tuple[int, ...] | None:
+    try:
+        run = subprocess.run(
+            [str(engine), "version"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", run.stdout.strip())
+    return tuple(map(int, match.groups())) if match else None
+
+
+def release_platform() -> str:
+    system = {"linux": "linux", "darwin": "darwin"}.get(sys.platform)
+    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine().lower())
+    if system is None or machine is None:
+        raise Unavailable(f"there is no release for {sys.platform} on {platform.machine()}")
+    return f"{system}-{machine}"
+
+
+def checksum_for(name: str, checksums: str) -> str:
+    for line in checksums.splitlines():
+        digest, _, file = line.partition(" ")
+        if file.strip().lstrip("*") == name and re.fullmatch(r"[0-9a-f]{64}", digest):
+            return digest
+    raise Unavailable(f"the release's list of checksums does not name {name}")
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
