@@ -9,7 +9,9 @@ has, plus the classes below:
   returns at a place where an input was secret is secret again. A provider wraps in `Secret` only what became secret
   by itself: a generated password, a private key.
 * Numbers that are whole arrive as `int`. A null inside an object arrives as `None`.
-* `BucketObject.source` and its like arrive as `FileAsset`, `StringAsset`, `FileArchive`, …
+* `BucketObject.source` and its like arrive as `FileAsset`, `StringAsset`, `FileArchive`, … in `check`, `create` and as
+  `news` of `update`; everywhere else (`diff`, `read`, old values) as `ElidedAsset` or `ElidedArchive`: only the hash.
+* A resource used as a value arrives as its id.
 
 Property names are Pulumi's (camelCase). A *property path* is written as the engine writes it: `labels.team`,
 `settings.ipConfiguration.authorizedNetworks[0].value`, `labels["app.kubernetes.io/name"]` (see `property_path`).
@@ -22,7 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, Self
 
 Inputs = dict[str, Any]
 Outputs = dict[str, Any]
@@ -31,9 +33,9 @@ Outputs = dict[str, Any]
 class Unknown:
     """The type of `UNKNOWN`, of which there is one. Compare with `is`."""
 
-    _instance: Unknown | None = None
+    _instance: Self | None = None
 
-    def __new__(cls) -> Unknown:
+    def __new__(cls) -> Self:
         if cls._instance is None:
             cls._instance = super().__new__(cls)
         return cls._instance
@@ -106,12 +108,20 @@ class RemoteArchive:
 
 
 @dataclass(frozen=True)
-class ResourceReference:
-    """A resource as a value. `id` is None where the reference carries none, `UNKNOWN` in a preview."""
+class ElidedAsset:
+    """An asset without its content: what `diff`, `read` and old values hold instead of a file or a text.
 
-    urn: str
-    id: Any = None
-    version: str = ""
+    Compare by `hash`. Returned from `read`, the engine puts the content it knows back.
+    """
+
+    hash: str
+
+
+@dataclass(frozen=True)
+class ElidedArchive:
+    """An archive without its content; see `ElidedAsset`."""
+
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,9 @@ class ResourceProvider(Protocol):
     ) -> tuple[str, Outputs]:
         """Create it. In a preview nothing may be written; the id may be empty then."""
 
-    def read(self, type: str, urn: str, id: str, *, inputs: Inputs | None, outputs: Outputs | None) -> ReadResult | None:
+    def read(
+        self, type: str, urn: str, id: str, *, inputs: Inputs | None, outputs: Outputs | None
+    ) -> ReadResult | None:
         """The live state, for refresh; None when it is gone. For an import, `inputs` and `outputs` are None."""
 
     def update(
