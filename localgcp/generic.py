@@ -18,7 +18,7 @@ from localgcp.fieldmask import apply_mask, merge_patch, parse_mask
 from localgcp.filters import matches
 from localgcp.service import Call
 from localgcp.store import Resource
-from localgcp.validation import camel, is_output_only, without_nulls
+from localgcp.validation import is_output_only, without_nulls
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -149,16 +149,21 @@ def collection_segment(call: Call) -> str:
     return call.method.path.rpartition("/")[2].partition(":")[0]
 
 
+def singular(collection: str) -> str:
+    """`repositories` -> `repository`, `dnsAuthorizations` -> `dnsAuthorization`."""
+    return collection.removesuffix("ies") + "y" if collection.endswith("ies") else collection.removesuffix("s")
+
+
 def new_id(call: Call) -> str:
     """The id of a resource to be created: from its query parameter, from the body's name, or made by the server."""
-    singular = camel(collection_segment(call).removesuffix("ies") + "y") if collection_segment(call).endswith("ies") else ""
-    for name, schema in call.method.parameters.items():
-        if schema.get("location") == "query" and name.endswith("Id") and name not in ("requestId", "projectId"):
-            identifier = call.query.get(name)
-            if identifier:
-                return str(identifier)
-            if schema.get("required") or singular in name:
-                raise InvalidArgument(f"The request was invalid: {name} is required", reason="required", location=name)
+    parameter = f"{singular(collection_segment(call))}Id"
+    schema = call.method.parameters.get(parameter)
+    if schema is not None and schema.get("location") == "query":
+        if parameter not in call.query:
+            raise InvalidArgument(
+                f"The request was invalid: {parameter} is required", reason="required", location=parameter
+            )
+        return str(call.query[parameter])
     name = call.body.get("name")
     if isinstance(name, str) and name:
         return name.rpartition("/")[2]
