@@ -1,0 +1,160 @@
+"""Cloud DNS: zones that delegate to name servers, and record sets that change in transactions. Nothing resolves."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from localgcp.clock import timestamp
+from localgcp.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from localgcp.generic import existing, page
+from localgcp.service import Call, Service
+from localgcp.store import Resource
+from localgcp.validation import without_nulls
+
+service = Service("dns:v1")
+service.allow("dns.managedZones", "managedZones")
+service.allow("dns.resourceRecordSets", "resourceRecordSets")
+service.allow("dns.changes", "changes")
+service.allow("dns.managedZoneOperations", "managedZoneOperations")
+service.permissions["projects.get"] = "dns.projects.get"
+
+NAME_SERVERS = [f"ns-cloud-a{number}.googledomains.com." for number in range(1, 5)]
+# Cloud DNS, "DNSSEC advanced configuration": the default algorithm and key lengths of a signed zone.
+DNSSEC_KEYS = [
+    {"kind": "dns#dnsKeySpec", "keyType": "keySigning", "algorithm": "rsasha256", "keyLength": 2048},
+    {"kind": "dns#dnsKeySpec", "keyType": "zoneSigning", "algorithm": "rsasha256", "keyLength": 1024},
+]
+
+
+@service.method("managedZones.create")
+def create_zone(call: Call) -> Resource:
+    if not call.body.get("dnsName", "").endswith("."):
+        raise InvalidArgument(
+            f"Invalid value for 'entity.managedZone.dnsName': '{call.body.get('dnsName', '')}': it must end with a dot."
+        )
+    zone: Resource = call.proceed()
+    with call.store.transaction():
+        return _completed(call, zone, call.store.increment(zone.key, "id"))
+
+
+@service.method("managedZones.update", "managedZones.patch")
+def update_zone(call: Call) -> dict[str, Any]:
+    with call.store.transaction():
+        before = existing(call)
+        # The answer to a PUT is the whole zone; what the server owns stays as it was.
+        changes = without_nulls({**call.body, "id": None, "name": None})
+        base = before if call.method.verb == "patch" else {"kind": before["kind"], "name": before["name"]}
+        zone = Resource(before.key, {**base, **changes})
+        zone |= {"id": before["id"], "creationTime": before["creationTime"]}
+        after = _completed(call, zone, int(before["id"]))
+    now = timestamp(call.region.clock.now())
+    return {
+        "kind": "dns#operation",
+        "id": str(call.store.increment(before.key, "operation")),
+        "startTime": now,
+        "user": call.principal.email or "",
+        "type": "update",
+        "status": "done",
+        "zoneContext": {"oldValue": before, "newValue": after},
+    }
+
+
+@service.method("managedZones.delete")
+def delete_zone(call: Call) -> Response:
+    with call.store.transaction():
+        zone = existing(call)
+        others = [r for r in call.store.list(zone.key, "rrsets") if r["type"] not in ("NS", "SOA")]
+        if others:
+            raise FailedPrecondition(
+                f"The resource named '{zone['name']}' cannot be deleted because it contains one or more 'resource record sets'.",
+                reason="containerNotEmpty",
+            )
+        call.store.delete(zone.key)
+    return Response(status_code=204)
+
+
+@service.method("changes.create")
+def change_records(call: Call) -> Resource:
+    """All additions and deletions, or none: a deletion must equal what is there, an addition must be free."""
+    with call.store.transaction():
+        zone = existing(call)
+        for record in call.body.get("deletions", []):
+            key = _record_key(zone, record)
+            found = call.store.find(key)
+            if found is None or (found["ttl"], sorted(found["rrdatas"])) != (record["ttl"], sorted(record["rrdatas"])):
+                raise NotFound(
+                    f"The 'entity.change.deletions' resource named '{record['name']} ({record['type']})' does not exist."
+                )
+            call.store.delete(key)
+        for record in call.body.get("additions", []):
+            _add(call, zone, record)
+        number = str(call.store.increment(zone.key, "change"))
+        body = {
+            "kind": "dns#change",
+            "id": number,
+            "startTime": timestamp(call.region.clock.now()),
+            "status": "done",
+            **without_nulls(call.body),
+        }
+        return call.store.create(f"{zone.key}/changes/{number}", body)
+
+
+@service.method("resourceRecordSets.list")
+def list_records(call: Call) -> dict[str, Any]:
+    existing(call)
+    wanted = {name: call.query[name] for name in ("name", "type") if call.query.get(name)}
+    records = [
+        record
+        for record in call.store.list(call.key, "rrsets")
+        if all(record[name] == value for name, value in wanted.items())
+    ]
+    return page(call, records)
+
+
+@service.method("resourceRecordSets.create")
+def create_record(call: Call) -> Resource:
+    with call.store.transaction():
+        return _add(call, existing(call), call.body)
+
+
+def _completed(call: Call, zone: Resource, number: int) -> Resource:
+    """A zone with what the server adds: name servers, DNSSEC keys, and its first two record sets."""
+    zone.setdefault("visibility", "public")
+    zone |= {"kind": "dns#managedZone", "id": str(number)}
+    if zone["visibility"] == "public":
+        zone["nameServers"] = NAME_SERVERS
+        # Sent by the provider for every zone; a public one that answered it would show as changed.
+        zone.pop("privateVisibilityConfig", None)
+    if zone.get("dnssecConfig", {}).get("state") == "on":
+        zone["dnssecConfig"] = {
+            "kind": "dns#managedZoneDnsSecConfig",
+            "nonExistence": "nsec3",
+            "defaultKeySpecs": DNSSEC_KEYS,
+            **zone["dnssecConfig"],
+        }
+    call.store.put(zone.key, zone)
+    soa = f"{NAME_SERVERS[0]} cloud-dns-hostmaster.google.com. 1 21600 3600 259200 300"
+    for kind, data in (("NS", NAME_SERVERS), ("SOA", [soa])):
+        record = {"name": zone["dnsName"], "type": kind, "ttl": 21600, "rrdatas": data}
+        call.store.put(_record_key(zone, record), {"kind": "dns#resourceRecordSet", **record})
+    return zone
+
+
+def _add(call: Call, zone: Resource, record: dict[str, Any]) -> Resource:
+    missing = [name for name in ("name", "type", "ttl", "rrdatas") if not record.get(name) and record.get(name) != 0]
+    if missing and "routingPolicy" not in record:
+        raise InvalidArgument(f"Required field 'entity.change.additions.{missing[0]}' not specified", reason="required")
+    if record["name"] != zone["dnsName"] and not record["name"].endswith("." + zone["dnsName"]):
+        raise InvalidArgument(
+            f"Invalid value for 'entity.change.additions.name': '{record['name']}' is not within {zone['dnsName']}"
+        )
+    key = _record_key(zone, record)
+    if call.store.exists(key):
+        raise AlreadyExists(
+            f"The resource 'entity.change.additions' named '{record['name']} ({record['type']})' already exists"
+        )
+    return call.store.create(key, {"kind": "dns#resourceRecordSet", **without_nulls(record)})
+
+
+def _record_key(zone: Resource, record: dict[str, Any]) -> str:
+    return f"{zone.key}/rrsets/{record['name']} {record['type']}"
