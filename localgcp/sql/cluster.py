@@ -1,0 +1,130 @@
+"""One Postgres server: a data directory, and a postmaster that outlives the process which started it."""
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+
+from localgcp.sql.binaries import Binaries
+from localgcp.sql.layout import Layout
+
+START_TIMEOUT = timedelta(seconds=120)
+STOP_TIMEOUT = timedelta(seconds=60)
+
+
+class ClusterError(Exception):
+    """Postgres could not be started or stopped. The message ends with what its log says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    layout: Layout
+    binaries: Binaries
+    data: Path
+    log: Path
+    sockets: Path
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster that serves this data directory. A pid file alone proves nothing: pids are used again."""
+        return postmaster(self.data)
+
+    def configure(self, settings: Mapping[str, str], hba: str) -> None:
+        """Write the whole configuration. A running server takes it with `reload`, some of it with a restart."""
+        lines = [f"{name} = {quoted(value)}" for name, value in settings.items()]
+        self.write("postgresql.conf", "\n".join(lines) + "\n")
+        self.write("pg_hba.conf", hba)
+
+    def write(self, name: str, text: str) -> None:
+        unfinished = self.data / f"{name}.new"
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(text)
+        self.layout.give(unfinished)
+        unfinished.replace(self.data / name)
+
+    def start(self) -> None:
+        """Start unless it runs. Returns when connections are accepted, after any crash recovery."""
+        if self.pid is not None:
+            return
+        # Left by a machine that went down: Postgres would hesitate when the number belongs to another process today.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.layout.give(self.log.parent)
+        deadline = time.monotonic() + START_TIMEOUT.total_seconds()
+        seconds = str(int(START_TIMEOUT.total_seconds()))
+        while self.pg_ctl("start", "-w", "-t", seconds, "-l", str(self.log)) != 0:
+            # Backends of a killed postmaster hold on to the shared memory until they notice, which takes a moment.
+            if "shared memory block" not in self.last_lines() or time.monotonic() > deadline:
+                raise ClusterError(f"Postgres did not start: {self.last_lines()}")
+            time.sleep(0.2)
+
+    def stop(self, mode: str = "fast") -> None:
+        pid = self.pid
+        if pid is None:
+            return
+        if self.pg_ctl("stop", "-w", "-t", str(int(STOP_TIMEOUT.total_seconds())), "-m", mode) != 0 and self.pid == pid:
+            raise ClusterError(f"Postgres did not stop: {self.last_lines()}")
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def reload(self) -> None:
+        if self.pg_ctl("reload") != 0:
+            raise ClusterError(f"Postgres did not take its configuration: {self.last_lines()}")
+
+    def pg_ctl(self, *arguments: str) -> int:
+        return self.run("pg_ctl", *arguments, "-s", "-D", str(self.data))
+
+    def run(self, program: str, *arguments: str) -> int:
+        return run_unprivileged(self.layout, [str(self.binaries.path(program)), *arguments])
+
+    def last_lines(self) -> str:
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - 2000))
+                return " / ".join(file.read().decode(errors="replace").splitlines()[-5:])
+        except FileNotFoundError:
+            return "it wrote no log"
+
+
+def run_unprivileged(layout: Layout, command: list[str]) -> int:
+    """Run to the end as the account that may run Postgres; the exit status. In no session of ours, so that it survives."""
+    account = layout.account
+    return subprocess.run(  # noqa: S603
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        # Nothing of ours is inherited: libpq and Postgres read dozens of variables.
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+        start_new_session=True,
+        timeout=START_TIMEOUT.total_seconds() * 2,
+    ).returncode
+
+
+def postmaster(data: Path) -> int | None:
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        pid = int(lines[0])
+        process = psutil.Process(pid)
+        # A postmaster's working directory is its data directory.
+        if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).resolve() == data.resolve():
+            return pid
+    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
+        pass
+    return None
+
+
+def quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,0 +1,365 @@
+"""The Postgres servers behind the instances of one region: created, started, adopted, configured, stopped, deleted.
+
+A server outlives localgcp. After a crash the next process finds it by its pid file and takes it over; what only lives
+in our process (the RADIUS responder, the connectors' port) is there again at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import shutil
+import threading
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+
+from localgcp.errors import InvalidArgument
+from localgcp.sql import addresses
+from localgcp.sql.admin import set_password
+from localgcp.sql.binaries import find_binaries
+from localgcp.sql.certificates import Authority, authority_of
+from localgcp.sql.cluster import Cluster
+from localgcp.sql.flags import IAM_AUTHENTICATION, LOGICAL_DECODING
+from localgcp.sql.layout import MAX_SOCKET_PATH_BYTES, SOCKET_NAME, Layout, layout_of, own_directory
+from localgcp.sql.radius import Authenticate, Responder
+from localgcp.sql.template import ADMIN, IAM_SERVICE_ACCOUNT, IAM_USER, Setting, template_of
+from localgcp.sql.terminator import Terminator
+
+T = TypeVar("T")
+#: A command to the thread that serves the network; each is a matter of milliseconds.
+NETWORK_TIMEOUT_SECONDS = 30
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceSpec:
+    connection_name: str
+    major: int
+    address: str
+    max_connections: int
+    flags: Mapping[str, str] = field(default_factory=dict)
+    #: sslMode ALLOW_UNENCRYPTED_AND_ENCRYPTED. This build of Postgres has no TLS, so otherwise TCP is refused entirely.
+    allows_unencrypted: bool = True
+    #: connectorEnforcement REQUIRED: nothing but connectors, on TCP.
+    connectors_only: bool = False
+
+    @property
+    def iam_authentication(self) -> bool:
+        return self.flags.get(IAM_AUTHENTICATION) == "on"
+
+
+class Servers:
+    """Every method blocks until the change is in effect, and may be called from any thread."""
+
+    def __init__(self, data_dir: Path, authenticate: Authenticate) -> None:
+        self.layout = layout_of(data_dir)
+        self._authenticate = authenticate
+        self._specs: dict[str, InstanceSpec] = {}
+        self._terminators: dict[str, Terminator] = {}
+        self._locks: dict[str, threading.RLock] = {}
+        self._guard = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cloudsql-network", daemon=True)
+        self._radius_port = 0
+
+    def open(self) -> None:
+        own_directory(self.layout.homes)
+        own_directory(self.layout.sockets)
+        self._thread.start()
+        self._radius_port = self._run(self._listen_radius())
+
+    def close(self, *, stop_postgres: bool) -> None:
+        """Leave the network. With `stop_postgres`, all servers are shut down, cleanly and side by side."""
+        for name in list(self._terminators):
+            self._run(self._terminators.pop(name).stop())
+        if stop_postgres:
+            threads = [threading.Thread(target=self._stop_quietly, args=[name]) for name in self._specs]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(NETWORK_TIMEOUT_SECONDS)
+
+    def known_settings(self, major: int) -> Mapping[str, Setting]:
+        """What that version of Postgres knows as flags. InvalidArgument when its binaries are missing."""
+        return template_of(find_binaries(major, self.layout), self.layout).settings
+
+    def version(self, major: int) -> str:
+        return find_binaries(major, self.layout).version
+
+    def check_name(self, connection_name: str) -> None:
+        path = self.socket_directory(connection_name) / SOCKET_NAME
+        excess = len(str(path).encode()) - MAX_SOCKET_PATH_BYTES
+        if excess > 0:
+            raise InvalidArgument(
+                f"Invalid request: the connection name {connection_name} is {excess} bytes too long for localgcp: the "
+                f"path of a unix socket has at most {MAX_SOCKET_PATH_BYTES}. Choose a shorter project or instance name.",
+                reason="invalid",
+            )
+
+    def socket_directory(self, connection_name: str) -> Path:
+        """What a Cloud SQL volume mounts as /cloudsql/<connection name>."""
+        return self.layout.socket_directory(connection_name)
+
+    def provision(self, spec: InstanceSpec, root_verifier: str | None = None) -> None:
+        """Create and start. May be repeated after a crash at any point; what is there is kept."""
+        with self._lock(spec.connection_name):
+            template = template_of(find_binaries(spec.major, self.layout), self.layout)
+            home = own_directory(self.layout.home(spec.connection_name))
+            (home / "log").mkdir(exist_ok=True, mode=0o755)
+            self.layout.give(home / "log")
+            if not (home / "data").exists():
+                self._write_secret(home / "admin.secret", template.secret)
+                unfinished = home / "data.new"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                shutil.copytree(template.data, unfinished, symlinks=True)
+                self.layout.give(unfinished)
+                unfinished.rename(home / "data")
+            authority_of(home / "tls", spec.connection_name, spec.address)
+            self.start(spec)
+            self._own_admin(spec.connection_name, template.secret)
+            if root_verifier is not None:
+                with self.connect(spec.connection_name) as connection:
+                    set_password(connection, "postgres", root_verifier)
+
+    def start(self, spec: InstanceSpec) -> None:
+        """Start, or take over a server that is running, with the configuration of `spec`."""
+        with self._lock(spec.connection_name):
+            cluster = self._cluster(spec)
+            self._configure(cluster, spec)
+            if cluster.pid is None:
+                cluster.start()
+            elif not (cluster.sockets / SOCKET_NAME).exists():
+                # Somebody cleaned /tmp, and a server whose socket is gone serves nobody.
+                cluster.restart()
+            else:
+                cluster.reload()
+            self._specs[spec.connection_name] = spec
+            self._open_terminator(spec)
+
+    def apply(self, spec: InstanceSpec, *, restart: bool) -> None:
+        """Change the configuration of a running server. A server that refuses it gets the one before back."""
+        with self._lock(spec.connection_name):
+            before = self._specs.get(spec.connection_name)
+            cluster = self._cluster(spec)
+            self._configure(cluster, spec)
+            if not restart:
+                cluster.reload()
+            else:
+                try:
+                    cluster.restart()
+                except Exception:
+                    if before is not None:
+                        self._configure(cluster, before)
+                        cluster.start()
+                    raise
+            self._specs[spec.connection_name] = spec
+
+    def stop(self, connection_name: str) -> None:
+        with self._lock(connection_name):
+            terminator = self._terminators.pop(connection_name, None)
+            if terminator is not None:
+                self._run(terminator.stop())
+            spec = self._specs.pop(connection_name, None)
+            if spec is not None:
+                self._cluster(spec).stop()
+
+    def delete(self, spec: InstanceSpec) -> None:
+        """Stop and remove everything; what is gone already is no error."""
+        with self._lock(spec.connection_name):
+            self.stop(spec.connection_name)
+            home = self.layout.home(spec.connection_name)
+            if (home / "data").exists():
+                self._cluster(spec).stop("immediate")
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(self.socket_directory(spec.connection_name), ignore_errors=True)
+
+    def is_running(self, connection_name: str) -> bool:
+        spec = self._specs.get(connection_name)
+        return spec is not None and self._cluster(spec).pid is not None
+
+    def revive(self) -> list[str]:
+        """Start servers that should run and do not; their connection names. Cloud SQL restarts what crashes, too."""
+        revived = []
+        for name, spec in list(self._specs.items()):
+            with self._lock(name):
+                if self._specs.get(name) is not spec or self._cluster(spec).pid is not None:
+                    continue
+                log.warning("the Postgres server of %s is gone: starting it again", name)
+                self.start(spec)
+                revived.append(name)
+        return revived
+
+    def connect(self, connection_name: str, database: str = "postgres") -> psycopg.Connection:
+        """A session of cloudsqladmin, which is a superuser."""
+        home = self.layout.home(connection_name)
+        socket = self.socket_directory(connection_name)
+        target = psycopg.conninfo.make_conninfo(
+            host=str(socket), port=5432, user=ADMIN, dbname=database, connect_timeout=10, application_name="localgcp"
+        )
+        try:
+            return psycopg.connect(target, password=(home / "admin.secret").read_text(), autocommit=True)
+        except psycopg.OperationalError:
+            # The process died between the change of the password and the rename.
+            if not (home / "admin.secret.new").exists():
+                raise
+            connection = psycopg.connect(target, password=(home / "admin.secret.new").read_text(), autocommit=True)
+            (home / "admin.secret.new").rename(home / "admin.secret")
+            return connection
+
+    def authority(self, spec: InstanceSpec) -> Authority:
+        return authority_of(self.layout.home(spec.connection_name) / "tls", spec.connection_name, spec.address)
+
+    def _own_admin(self, connection_name: str, template_secret: str) -> None:
+        """Replace the administrator's password that the copy shares with the template."""
+        home = self.layout.home(connection_name)
+        if (home / "admin.secret").read_text() != template_secret:
+            return
+        secret = secrets.token_urlsafe(24)
+        with self.connect(connection_name) as connection:
+            self._write_secret(home / "admin.secret.new", secret)
+            connection.execute(psycopg.sql.SQL("ALTER ROLE {} PASSWORD {}").format(psycopg.sql.Identifier(ADMIN), secret))
+        (home / "admin.secret.new").replace(home / "admin.secret")
+
+    def _cluster(self, spec: InstanceSpec) -> Cluster:
+        home = self.layout.home(spec.connection_name)
+        return Cluster(
+            layout=self.layout,
+            binaries=find_binaries(spec.major, self.layout),
+            data=home / "data",
+            log=home / "log" / "postgres.log",
+            sockets=self.socket_directory(spec.connection_name),
+        )
+
+    def _configure(self, cluster: Cluster, spec: InstanceSpec) -> None:
+        cluster.sockets.mkdir(exist_ok=True, mode=0o755)
+        self.layout.give(cluster.sockets)
+        # Where all instances share 127.0.0.1 (macOS), the first has the port and the others have their sockets.
+        has_port = cluster.pid is not None or addresses.can_listen(spec.address, addresses.POSTGRES_PORT)
+        settings = configuration(spec, cluster.sockets) | ({} if has_port else {"listen_addresses": ""})
+        cluster.configure(settings, access_rules(spec, self._radius_port, self._radius_secret(spec.connection_name)))
+
+    def _radius_secret(self, connection_name: str) -> str:
+        path = self.layout.home(connection_name) / "radius.secret"
+        if not path.exists():
+            self._write_secret(path, secrets.token_hex(16))
+        return path.read_text()
+
+    def _radius_secret_of(self, connection_name: str) -> bytes | None:
+        # Only instances that we know: the name comes from the network and becomes a path.
+        return self._radius_secret(connection_name).encode() if connection_name in self._specs else None
+
+    def _write_secret(self, path: Path, secret: str) -> None:
+        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(secret)
+        unfinished.replace(path)
+
+    def _open_terminator(self, spec: InstanceSpec) -> None:
+        if spec.connection_name in self._terminators:
+            return
+        socket = self.socket_directory(spec.connection_name) / SOCKET_NAME
+        terminator = Terminator(address=spec.address, socket=socket, authority=self.authority(spec))
+        try:
+            self._run(terminator.start())
+        except OSError as error:
+            log.warning("%s has no port for connectors: %s", spec.connection_name, error)
+            return
+        self._terminators[spec.connection_name] = terminator
+
+    def _stop_quietly(self, connection_name: str) -> None:
+        try:
+            self.stop(connection_name)
+        except Exception:
+            log.exception("%s did not stop", connection_name)
+
+    def _lock(self, connection_name: str) -> threading.RLock:
+        with self._guard:
+            return self._locks.setdefault(connection_name, threading.RLock())
+
+    async def _listen_radius(self) -> int:
+        # The same port as last time: servers that survived us still ask there.
+        remembered = self.layout.homes / "radius.port"
+        port = int(remembered.read_text()) if remembered.exists() else 0
+        for candidate in (port, 0):
+            with contextlib.suppress(OSError):
+                transport, _ = await self._loop.create_datagram_endpoint(
+                    lambda: Responder(self._radius_secret_of, self._authenticate), local_addr=("127.0.0.1", candidate)
+                )
+                port = int(transport.get_extra_info("sockname")[1])
+                remembered.write_text(str(port))
+                return port
+        raise OSError("no UDP port is free on 127.0.0.1")
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(NETWORK_TIMEOUT_SECONDS)
+
+
+def configuration(spec: InstanceSpec, sockets: Path) -> dict[str, str]:
+    """postgresql.conf: ours, then the flags. Memory follows the machine here, not the tier."""
+    settings = {
+        "listen_addresses": spec.address,
+        "port": str(addresses.POSTGRES_PORT),
+        "unix_socket_directories": str(sockets),
+        "unix_socket_permissions": "0777",
+        "password_encryption": "scram-sha-256",
+        "max_connections": str(spec.max_connections),
+        "shared_buffers": "64MB",
+        "wal_level": "logical" if spec.flags.get(LOGICAL_DECODING) == "on" else "replica",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_line_prefix": "%m [%p]: [%l-1] db=%d,user=%u ",
+        "log_min_error_statement": "error",
+    }
+    # Last, so that a flag wins over our default; what a flag must not touch was refused when it was set.
+    return settings | dict(spec.flags)
+
+
+def access_rules(spec: InstanceSpec, radius_port: int, radius_secret: str) -> str:
+    """pg_hba.conf. The socket is what Google's proxies lead to; TCP is what a client in the network reaches."""
+    radius = (
+        f'radius radiusservers="127.0.0.1" radiusports="{radius_port}" radiussecrets="{radius_secret}" '
+        f'radiusidentifiers="{spec.connection_name}"'
+    )
+    iam = radius if spec.iam_authentication else "reject"
+    tcp_is_open = spec.allows_unencrypted and not spec.connectors_only
+    rules = [
+        f"local all {ADMIN} scram-sha-256",
+        f"host all {ADMIN} all reject",
+        f"local {ADMIN} all reject",
+        f"host {ADMIN} all all reject",
+        f"local all +{IAM_USER},+{IAM_SERVICE_ACCOUNT} {iam}",
+        "local all all scram-sha-256",
+    ]
+    if tcp_is_open:
+        rules += [
+            f"host all +{IAM_USER},+{IAM_SERVICE_ACCOUNT} all {iam}",
+            "host all all all scram-sha-256",
+        ]
+    else:
+        # Refused with words (`no encryption`), as Google does, instead of a port where nobody listens.
+        rules.append("host all all all reject")
+    return "\n".join(rules) + "\n"
+
+
+def stop_all(data_dir: Path) -> None:
+    """Stop every server of a data directory, also those that a killed localgcp left behind. For `down` and `reset`."""
+    layout = layout_of(data_dir)
+    for data in sorted(layout.homes.glob("*/data")):
+        version = (data / "PG_VERSION").read_text().strip()
+        binaries = find_binaries(int(version), layout)
+        home = data.parent
+        Cluster(layout=layout, binaries=binaries, data=data, log=home / "log" / "postgres.log", sockets=home).stop()
+
+
+def remove_all(data_dir: Path) -> None:
+    """Stop and delete every server of a data directory. For `reset`."""
+    stop_all(data_dir)
+    layout_of(data_dir).remove()
