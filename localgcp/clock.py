@@ -1,6 +1,6 @@
 """The region's time, which tests can move forward."""
 
-import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
@@ -9,7 +9,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._offset = timedelta()
-        self._moved = threading.Condition()
+        self._watchers: list[Callable[[], None]] = []
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self._offset
@@ -18,9 +18,13 @@ class Clock:
         """Move time forward at once. Raises ValueError for a negative step."""
         if by < timedelta():
             raise ValueError(f"time moves forward only, got {by}")
-        with self._moved:
-            self._offset += by
-            self._moved.notify_all()
+        self._offset += by
+        for watcher in self._watchers:
+            watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` (from any thread) whenever time is moved, so that a wait for a moment can be cut short."""
+        self._watchers.append(watcher)
 
 
 def timestamp(moment: datetime) -> str:
