@@ -16,6 +16,7 @@ import anyio.to_thread
 import localgcp.services
 from localgcp.apis import APIS
 from localgcp.clock import Clock
+from localgcp.faults import Faults
 from localgcp.iam.metadata import Metadata
 from localgcp.iam.policies import Iam
 from localgcp.iam.tokens import Tokens
@@ -26,6 +27,8 @@ from localgcp.store import Store
 
 if TYPE_CHECKING:
     from localgcp.run.router import Router
+    from localgcp.services.cloudscheduler import Timetable
+    from localgcp.tasks.dispatcher import Dispatcher
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -44,9 +47,11 @@ class Settings:
 
 
 class Region:
-    """Several projects and locations in one process; `run` is set by Cloud Run when it starts."""
+    """Several projects and locations in one process. Services set the attributes without a value when they start."""
 
     run: "Router"
+    dispatcher: "Dispatcher"
+    timetable: "Timetable"
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -58,6 +63,7 @@ class Region:
         self.metadata = Metadata(self)
         self.logs = Logs(settings.data_dir / "logs.sqlite3", self.clock)
         self.operations = Operations(self)
+        self.faults = Faults()
         self.services = load_services()
         self._background: set[asyncio.Task[None]] = set()
 

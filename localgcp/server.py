@@ -40,7 +40,8 @@ class Server:
             key=lambda entry: len(entry[0]),
             reverse=True,
         )
-        mounts = {prefix: app for service in region.services.values() for prefix, app in service.mounts.items()}
+        mounts: dict[str, ASGIApp] = {"/_localgcp/faults": region.faults.asgi}
+        mounts |= {prefix: app for service in region.services.values() for prefix, app in service.mounts.items()}
         self._mounts = sorted(mounts.items(), key=lambda entry: len(entry[0]), reverse=True)
         self._validators: dict[str, Validator] = {}
 
@@ -99,8 +100,14 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        faults = self._server.region.faults
         try:
+            await faults.before(self._api.name)
             response = await self._answer(request)
+            if faults.hit("drop-response", self._api.name):
+                # Done, but the client never learns it: the connection breaks off before the answer's only byte.
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+                return
         except ApiError as error:
             response = JSONResponse(error.to_json(), status_code=error.status)
         except Exception:

@@ -1,0 +1,387 @@
+"""The delivery of tasks: one pump per queue, within its rate and concurrency, until a 2xx or the end of the retries."""
+
+import asyncio
+import base64
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from localgcp.clock import timestamp
+from localgcp.errors import AlreadyExists, NotFound
+from localgcp.targets import Answer, Caller, NoResponse
+from localgcp.tasks.policy import (
+    DEFAULT_DISPATCH_DEADLINE_SECONDS,
+    NAME_RESERVED_SECONDS,
+    Retry,
+    TokenBucket,
+    burst_size,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from localgcp.region import Region
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS tasks (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    queue TEXT NOT NULL,
+    body TEXT NOT NULL,
+    due REAL NOT NULL,
+    created REAL NOT NULL,
+    dispatches INTEGER NOT NULL DEFAULT 0,
+    responses INTEGER NOT NULL DEFAULT 0,
+    executions INTEGER NOT NULL DEFAULT 0,
+    first_dispatch REAL,
+    previous_status INTEGER,
+    last_attempt TEXT
+);
+CREATE INDEX IF NOT EXISTS tasks_due ON tasks (queue, due, seq);
+CREATE TABLE IF NOT EXISTS task_names (name TEXT PRIMARY KEY, queue TEXT NOT NULL, free_at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS task_names_free ON task_names (free_at);
+"""
+# How many due tasks are read at once; more would only wait in memory for the rate.
+BATCH = 100
+RESERVED_HEADERS = ("host", "content-length", "user-agent", "authorization-token", "transfer-encoding", "connection")
+RESERVED_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-")
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Holds the tasks of every queue. Everything it promises is in the store before it answers."""
+
+    def __init__(self, region: "Region") -> None:
+        self._region = region
+        self._store = region.store
+        self._store.define(SCHEMA)
+        self._pumps: dict[str, Pump] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.caller = Caller(region)
+
+    # Tasks
+
+    def add(self, queue: str, name: str, body: dict[str, Any], due: float) -> None:
+        """Raises AlreadyExists while the name is in use or was so too recently."""
+        now = self._now()
+        try:
+            with self._store.transaction() as tx:
+                reserved = tx.execute("SELECT free_at FROM task_names WHERE name = ?", (name,)).fetchone()
+                if reserved is not None and reserved["free_at"] > now:
+                    raise AlreadyExists(
+                        "The task cannot be created because a task with this name existed too recently. For more"
+                        " information about task de-duplication see the documentation of tasks.create."
+                    )
+                tx.execute(
+                    "INSERT INTO tasks (name, queue, body, due, created) VALUES (?, ?, ?, ?, ?)",
+                    (name, queue, json.dumps(body), due, now),
+                )
+        except sqlite3.IntegrityError:
+            raise AlreadyExists("Requested entity already exists") from None
+        self.wake(queue)
+
+    def find(self, name: str) -> sqlite3.Row | None:
+        return self._store.row("SELECT * FROM tasks WHERE name = ?", (name,))
+
+    def list(self, queue: str) -> "Rows":
+        return self._store.rows("SELECT * FROM tasks WHERE queue = ? ORDER BY due, seq", (queue,))
+
+    def remove(self, name: str) -> None:
+        """Raises NotFound. The name stays reserved."""
+        with self._store.transaction() as tx:
+            row = tx.execute("DELETE FROM tasks WHERE name = ? RETURNING queue", (name,)).fetchone()
+            if row is None:
+                raise NotFound("Requested entity was not found.")
+            self._reserve(tx, name, row["queue"])
+
+    def purge(self, queue: str) -> None:
+        with self._store.transaction() as tx:
+            tx.execute(
+                "INSERT OR REPLACE INTO task_names SELECT name, queue, ? FROM tasks WHERE queue = ?",
+                (self._now() + NAME_RESERVED_SECONDS, queue),
+            )
+            tx.execute("DELETE FROM tasks WHERE queue = ?", (queue,))
+
+    def forget(self, queue: str) -> None:
+        """The queue was deleted: its tasks and their names go with it."""
+        with self._store.transaction() as tx:
+            tx.execute("DELETE FROM tasks WHERE queue = ?", (queue,))
+            tx.execute("DELETE FROM task_names WHERE queue = ?", (queue,))
+        self.wake(queue)
+
+    # Delivery
+
+    def start(self) -> None:
+        """Begin delivery for every queue that is stored. Call on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._region.clock.watch(self.wake_all)
+        with self._store.transaction() as tx:
+            tx.execute("DELETE FROM task_names WHERE free_at < ?", (self._now(),))
+        queues = {f"cloudtasks/{row['queue']}" for row in self._store.rows("SELECT DISTINCT queue FROM tasks")}
+        for key in queues:
+            self._pump(key.partition("/")[2]).wake()
+
+    async def stop(self) -> None:
+        for pump in self._pumps.values():
+            pump.stop()
+        await self.caller.close()
+
+    def wake(self, queue: str) -> None:
+        """Something about the queue changed; may be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: self._pump(queue).wake())
+
+    def wake_all(self) -> None:
+        for queue in list(self._pumps):
+            self.wake(queue)
+
+    async def force(self, queue: str, name: str) -> None:
+        """Deliver one task at this moment, whatever its queue's state, rate and concurrency."""
+        await self._pump(queue).force(name)
+
+    def _pump(self, queue: str) -> "Pump":
+        if queue not in self._pumps:
+            self._pumps[queue] = Pump(self._region, self, queue)
+        return self._pumps[queue]
+
+    def _now(self) -> float:
+        return self._region.clock.now().timestamp()
+
+    def _reserve(self, tx: sqlite3.Connection, name: str, queue: str) -> None:
+        tx.execute(
+            "INSERT OR REPLACE INTO task_names (name, queue, free_at) VALUES (?, ?, ?)",
+            (name, queue, self._now() + NAME_RESERVED_SECONDS),
+        )
+
+    # Used by the pumps, in a worker thread.
+
+    def due(self, queue: str, limit: int, excluded: set[str]) -> "Rows":
+        rows = self._store.rows(
+            "SELECT * FROM tasks WHERE queue = ? AND due <= ? ORDER BY due, seq LIMIT ?",
+            (queue, self._now(), limit + len(excluded)),
+        )
+        return [row for row in rows if row["name"] not in excluded][:limit]
+
+    def next_due(self, queue: str, excluded: set[str]) -> float | None:
+        rows = self._store.rows(
+            "SELECT name, due FROM tasks WHERE queue = ? ORDER BY due LIMIT ?", (queue, len(excluded) + 1)
+        )
+        return next((float(row["due"]) for row in rows if row["name"] not in excluded), None)
+
+    def dispatched(self, name: str, at: float) -> None:
+        with self._store.transaction() as tx:
+            tx.execute(
+                "UPDATE tasks SET dispatches = dispatches + 1, first_dispatch = coalesce(first_dispatch, ?)"
+                " WHERE name = ?",
+                (at, name),
+            )
+
+    def completed(self, name: str, queue: str) -> None:
+        with self._store.transaction() as tx:
+            if tx.execute("DELETE FROM tasks WHERE name = ?", (name,)).rowcount:
+                self._reserve(tx, name, queue)
+
+    def failed(self, name: str, due: float, status: int | None, attempt: dict[str, Any]) -> None:
+        with self._store.transaction() as tx:
+            tx.execute(
+                "UPDATE tasks SET due = ?, responses = responses + ?, executions = executions + ?,"
+                " previous_status = ?, last_attempt = ? WHERE name = ?",
+                (due, status is not None, status is not None and status < 500, status, json.dumps(attempt), name),
+            )
+
+
+Rows = list[sqlite3.Row]
+
+
+class Pump:
+    """Delivers the tasks of one queue."""
+
+    def __init__(self, region: "Region", dispatcher: Dispatcher, queue: str) -> None:
+        self._region = region
+        self._dispatcher = dispatcher
+        self._queue = queue
+        self._changed = asyncio.Event()
+        self._in_flight: set[str] = set()
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._bucket: TokenBucket | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        self._changed.set()
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = self._region.spawn(self._run())
+
+    def stop(self) -> None:
+        for attempt in [*self._attempts, *([self._loop_task] if self._loop_task else [])]:
+            attempt.cancel()
+
+    async def force(self, name: str) -> None:
+        row = await self._region.run_in_thread(self._dispatcher.find, name)
+        config = await self._region.run_in_thread(self._region.store.find, f"cloudtasks/{self._queue}")
+        if row is None or config is None:
+            raise NotFound("Requested entity was not found.")
+        await self._attempt(row, config)
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            config = await self._region.run_in_thread(self._region.store.find, f"cloudtasks/{self._queue}")
+            if config is None:
+                return
+            if config.get("state") != "RUNNING":
+                await self._changed.wait()
+                continue
+            limits = config["rateLimits"]
+            free = int(limits["maxConcurrentDispatches"]) - len(self._in_flight)
+            batch: Rows = []
+            if free > 0:
+                batch = await self._region.run_in_thread(
+                    self._dispatcher.due, self._queue, min(free, BATCH), set(self._in_flight)
+                )
+            if not batch:
+                await self._wait_for_work(full=free <= 0)
+                continue
+            rate = float(limits["maxDispatchesPerSecond"])
+            for row in batch:
+                await self._token(rate)
+                if self._changed.is_set() and not await self._is_running():
+                    break
+                self._start(row, config)
+
+    async def _token(self, rate: float) -> None:
+        if self._bucket is None:
+            self._bucket = TokenBucket(rate, burst_size(rate), time.monotonic())
+        if self._bucket.rate != rate:
+            self._bucket.configure(rate, burst_size(rate))
+        while (wait := self._bucket.take(time.monotonic())) > 0:
+            await asyncio.sleep(wait)
+
+    async def _is_running(self) -> bool:
+        config = await self._region.run_in_thread(self._region.store.find, f"cloudtasks/{self._queue}")
+        return config is not None and config.get("state") == "RUNNING"
+
+    async def _wait_for_work(self, *, full: bool) -> None:
+        """Until a task is added, an attempt ends, the queue or the clock changes, or the next task is due."""
+        wait: float | None = None
+        if not full:
+            due = await self._region.run_in_thread(self._dispatcher.next_due, self._queue, set(self._in_flight))
+            wait = None if due is None else max(0.0, due - self._region.clock.now().timestamp())
+        try:
+            await asyncio.wait_for(self._changed.wait(), wait)
+        except TimeoutError:
+            pass
+
+    def _start(self, row: sqlite3.Row, config: dict[str, Any]) -> None:
+        self._in_flight.add(row["name"])
+        task = asyncio.get_running_loop().create_task(self._attempt(row, config))
+        self._attempts.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._attempts.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("an attempt in %s broke", self._queue, exc_info=task.exception())
+        self._changed.set()
+
+    @contextmanager
+    def _flight(self, name: str) -> Iterator[None]:
+        self._in_flight.add(name)
+        try:
+            yield
+        finally:
+            self._in_flight.discard(name)
+
+    async def _attempt(self, row: sqlite3.Row, config: dict[str, Any]) -> None:
+        name: str = row["name"]
+        with self._flight(name):
+            dispatched_at = self._region.clock.now()
+            await self._region.run_in_thread(self._dispatcher.dispatched, name, dispatched_at.timestamp())
+            task = json.loads(row["body"])
+            answer: Answer | None = None
+            reason = ""
+            for _ in range(2 if self._region.faults.duplicates(name) else 1):
+                try:
+                    answer = await self._deliver(row, task)
+                except NoResponse as failure:
+                    answer, reason = None, str(failure)
+            if answer is not None and answer.is_success:
+                await self._region.run_in_thread(self._dispatcher.completed, name, self._queue)
+                return
+            await self._failed(row, task, config, answer, reason, dispatched_at)
+
+    async def _failed(
+        self,
+        row: sqlite3.Row,
+        task: dict[str, Any],
+        config: dict[str, Any],
+        answer: Answer | None,
+        reason: str,
+        dispatched_at: datetime,
+    ) -> None:
+        now = self._region.clock.now()
+        attempts = row["dispatches"] + 1
+        retry = Retry.of(task.get("retryConfig") or config["retryConfig"])
+        first = row["first_dispatch"] if row["first_dispatch"] is not None else dispatched_at.timestamp()
+        if retry.is_exhausted(attempts, now.timestamp() - first):
+            log.warning("%s ran out of attempts (%d) and is dropped", row["name"], attempts)
+            await self._region.run_in_thread(self._dispatcher.completed, row["name"], self._queue)
+            return
+        wait = retry.backoff_seconds(attempts)
+        if answer is not None:
+            wait = max(wait, answer.retry_after_seconds())
+        status = None if answer is None else answer.status
+        attempt = {
+            "scheduleTime": _timestamp(row["due"]),
+            "dispatchTime": timestamp(dispatched_at),
+            "responseTime": timestamp(now),
+            "responseStatus": _status(status, reason),
+        }
+        await self._region.run_in_thread(self._dispatcher.failed, row["name"], now.timestamp() + wait, status, attempt)
+
+    async def _deliver(self, row: sqlite3.Row, task: dict[str, Any]) -> Answer:
+        target = task["httpRequest"]
+        headers = {
+            name: value
+            for name, value in target.get("headers", {}).items()
+            if name.lower() not in RESERVED_HEADERS and not name.lower().startswith(RESERVED_PREFIXES)
+        }
+        headers |= {
+            "User-Agent": "Google-Cloud-Tasks",
+            "X-CloudTasks-QueueName": self._queue.rpartition("/")[2],
+            "X-CloudTasks-TaskName": row["name"].rpartition("/")[2],
+            "X-CloudTasks-TaskRetryCount": str(row["dispatches"]),
+            # Answers from the handler, which 5xx ones are not.
+            "X-CloudTasks-TaskExecutionCount": str(row["executions"]),
+            "X-CloudTasks-TaskETA": f"{row['due']:.6f}",
+        }
+        if row["previous_status"] is not None:
+            headers["X-CloudTasks-TaskPreviousResponse"] = str(row["previous_status"])
+        if row["dispatches"]:
+            previous = row["previous_status"]
+            headers["X-CloudTasks-TaskRetryReason"] = "DEADLINE_EXCEEDED" if previous is None else f"HTTP status {previous}"
+        headers |= await self._dispatcher.caller.authorization(target, target["url"])
+        deadline = task.get("dispatchDeadline")
+        return await self._dispatcher.caller.call(
+            method=target.get("httpMethod", "POST"),
+            url=target["url"],
+            headers=headers,
+            body=base64.b64decode(target.get("body", "")),
+            deadline_seconds=seconds(deadline) if deadline else DEFAULT_DISPATCH_DEADLINE_SECONDS,
+        )
+
+
+def _status(status: int | None, reason: str) -> dict[str, Any]:
+    """The google.rpc.Status of an attempt. Codes as google.rpc.Code maps HTTP statuses."""
+    if status is None:
+        return {"code": 4 if reason.startswith("DEADLINE") else 14, "message": reason}
+    codes = {400: 3, 401: 16, 403: 7, 404: 5, 409: 10, 429: 8, 499: 1, 501: 12, 503: 14, 504: 4}
+    code = codes.get(status, 13 if status >= 500 else 2)
+    return {"code": code, "message": f"HTTP status code {status}"}
+
+
+def _timestamp(moment: float) -> str:
+    return timestamp(datetime.fromtimestamp(moment, UTC))
