@@ -143,7 +143,8 @@ def set_password(connection: psycopg.Connection, name: str, verifier: str) -> No
 def check_user_name(name: str) -> None:
     if not name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidArgument(
-            f"Invalid request: user name must have 1 to {MAX_NAME_BYTES} bytes, got {len(name.encode())}.", reason="invalid"
+            f"Invalid request: user name must have 1 to {MAX_NAME_BYTES} bytes, got {len(name.encode())}.",
+            reason="invalid",
         )
     if name.startswith(("cloudsql", "pg_")):
         raise InvalidArgument(f"Invalid request: user name {name} is reserved.", reason="invalid")
@@ -157,8 +158,9 @@ def check_roles(connection: psycopg.Connection, roles: Sequence[str]) -> None:
 
 
 def list_databases(connection: psycopg.Connection) -> list[Database]:
+    columns = "datname, pg_encoding_to_char(encoding), datcollate"
     rows = connection.execute(
-        "SELECT datname, pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname <> ALL (%s) ORDER BY oid",
+        f"SELECT {columns} FROM pg_database WHERE datname <> ALL (%s) ORDER BY oid",  # noqa: S608 (constants)
         [list(SYSTEM_DATABASES)],
     )
     return [
@@ -170,7 +172,9 @@ def list_databases(connection: psycopg.Connection) -> list[Database]:
 def create_database(connection: psycopg.Connection, name: str, charset: str | None, collation: str | None) -> None:
     """Owned by cloudsqlsuperuser, as every database that the API creates."""
     if not name or len(name.encode()) > MAX_NAME_BYTES:
-        raise InvalidArgument(f"Invalid request: database name must have 1 to {MAX_NAME_BYTES} bytes.", reason="invalid")
+        raise InvalidArgument(
+            f"Invalid request: database name must have 1 to {MAX_NAME_BYTES} bytes.", reason="invalid"
+        )
     statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(SUPERUSER))
     if charset or collation:
         statement += sql.SQL(" TEMPLATE template0 ENCODING {}").format(sql.Literal(charset or "UTF8"))
@@ -196,7 +200,8 @@ def locale_for(name: str, collation: str) -> str | None:
     found = system_locale(collation)
     if found is None and not (LOCALE.fullmatch(collation) or collation.upper().startswith("C.UTF")):
         raise InvalidArgument(
-            f'Invalid request: failed to create database {name}. Detail: pq: invalid LC_COLLATE locale name: "{collation}".',
+            f"Invalid request: failed to create database {name}. "
+            f'Detail: pq: invalid LC_COLLATE locale name: "{collation}".',
             reason="invalid",
         )
     return found
@@ -215,7 +220,8 @@ def delete_database(connection: psycopg.Connection, name: str) -> None:
 def failed(verb: str, database: str, error: psycopg.Error) -> InvalidArgument:
     shown = database if verb == "create" else f'"{database}"'
     return InvalidArgument(
-        f"Invalid request: failed to {verb} database {shown}. Detail: pq: {error.diag.message_primary}.", reason="invalid"
+        f"Invalid request: failed to {verb} database {shown}. Detail: pq: {error.diag.message_primary}.",
+        reason="invalid",
     )
 
 

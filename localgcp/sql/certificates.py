@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 from cryptography import x509
 from cryptography.fernet import Fernet, InvalidToken
@@ -64,9 +65,8 @@ class Authority:
             extension = certificate.extensions.get_extension_for_oid(SEALED_TOKEN).value
         except x509.ExtensionNotFound:
             return None
-        assert isinstance(extension, x509.UnrecognizedExtension)
         try:
-            return self.seal.decrypt(extension.value).decode()
+            return self.seal.decrypt(cast(x509.UnrecognizedExtension, extension).value).decode()
         except InvalidToken:
             return None
 
@@ -76,11 +76,9 @@ def authority_of(directory: Path, connection_name: str, address: str) -> Authori
     if not (directory / "server.pem").exists():
         create_authority(directory, connection_name, address)
     certificate = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
-    key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    raw = key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = (directory / "ca.key").read_bytes()
+    key = cast(ec.EllipticCurvePrivateKey, serialization.load_pem_private_key(pem, password=None))
+    raw = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     seal = Fernet(base64.urlsafe_b64encode(hashlib.sha256(b"access token in a certificate" + raw).digest()))
     return Authority(certificate=certificate, key=key, seal=seal, directory=directory)
 
@@ -137,7 +135,7 @@ def read_public_key(pem: str) -> CertificatePublicKeyTypes:
     except ValueError:
         key = None
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise InvalidArgument("Invalid request: public_key must be an RSA or EC public key in PEM format.", reason="invalid")
+        raise InvalidArgument("Invalid request: public_key must be an RSA or EC key in PEM format.", reason="invalid")
     return key
 
 
@@ -194,7 +192,3 @@ def _write(path: Path, content: bytes) -> None:
     unfinished.touch(mode=0o600)
     unfinished.write_bytes(content)
     unfinished.replace(path)
-
-
-
-

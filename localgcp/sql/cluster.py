@@ -2,13 +2,12 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-
-import psutil
 
 from localgcp.sql.binaries import Binaries
 from localgcp.sql.layout import Layout
@@ -34,11 +33,16 @@ class Cluster:
         """The postmaster that serves this data directory. A pid file alone proves nothing: pids are used again."""
         return postmaster(self.data)
 
-    def configure(self, settings: Mapping[str, str], hba: str) -> None:
-        """Write the whole configuration. A running server takes it with `reload`, some of it with a restart."""
-        lines = [f"{name} = {quoted(value)}" for name, value in settings.items()]
-        self.write("postgresql.conf", "\n".join(lines) + "\n")
+    def configure(self, settings: Mapping[str, str], hba: str) -> bool:
+        """Write the whole configuration; whether the settings were others before.
+
+        A running server takes access rules with `reload`, and some of the settings only with a restart.
+        """
+        text = "".join(f"{name} = {quoted(value)}\n" for name, value in settings.items())
+        changed = (self.data / "postgresql.conf").read_text() != text
+        self.write("postgresql.conf", text)
         self.write("pg_hba.conf", hba)
+        return changed
 
     def write(self, name: str, text: str) -> None:
         unfinished = self.data / f"{name}.new"
@@ -94,9 +98,9 @@ class Cluster:
 
 
 def run_unprivileged(layout: Layout, command: list[str]) -> int:
-    """Run to the end as the account that may run Postgres; the exit status. In no session of ours, so that it survives."""
+    """Run to the end as the account that may run Postgres; the exit status. Its session is its own: it outlives us."""
     account = layout.account
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         command,
         check=False,
         stdin=subprocess.DEVNULL,
@@ -117,13 +121,19 @@ def postmaster(data: Path) -> int | None:
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         pid = int(lines[0])
-        process = psutil.Process(pid)
-        # A postmaster's working directory is its data directory.
-        if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).resolve() == data.resolve():
-            return pid
-    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
-        pass
-    return None
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+    return pid if str(data) in command_line(pid) else None
+
+
+def command_line(pid: int) -> str:
+    """What a process was started with; empty when there is none. `pg_ctl` starts `postgres -D <data directory>`."""
+    if sys.platform == "linux":
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+    return subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False).stdout
 
 
 def quoted(value: str) -> str:

@@ -10,7 +10,7 @@ from localgcp.sql.template import Setting
 IAM_AUTHENTICATION = "cloudsql.iam_authentication"
 LOGICAL_DECODING = "cloudsql.logical_decoding"
 
-#: Flags that only Cloud SQL has ("Configure database flags", PostgreSQL). All are switches, except where a type is given.
+#: Flags that only Cloud SQL has ("Configure database flags", PostgreSQL), and what they take.
 CLOUD_SQL_FLAGS: Mapping[str, str] = {
     "cloudsql.allow_passwordless_local_connections": "bool",
     "cloudsql.enable_anon": "bool",

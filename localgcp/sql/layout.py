@@ -90,7 +90,7 @@ def unprivileged_account() -> Account | None:
         except KeyError:
             continue
         return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
-    raise LookupError(f"Postgres refuses to run as root, and none of the accounts {', '.join(ACCOUNTS)} exists: create one")
+    raise LookupError(f"Postgres refuses to run as root, and there is no account {' or '.join(ACCOUNTS)}: create one")
 
 
 def is_reachable(path: Path) -> bool:

@@ -19,7 +19,7 @@ import psycopg
 
 from localgcp.errors import InvalidArgument
 from localgcp.sql import addresses
-from localgcp.sql.admin import set_password
+from localgcp.sql.admin import scram_verifier, set_password
 from localgcp.sql.binaries import find_binaries
 from localgcp.sql.certificates import Authority, authority_of
 from localgcp.sql.cluster import Cluster
@@ -99,8 +99,8 @@ class Servers:
         excess = len(str(path).encode()) - MAX_SOCKET_PATH_BYTES
         if excess > 0:
             raise InvalidArgument(
-                f"Invalid request: the connection name {connection_name} is {excess} bytes too long for localgcp: the "
-                f"path of a unix socket has at most {MAX_SOCKET_PATH_BYTES}. Choose a shorter project or instance name.",
+                f"Invalid request: the connection name {connection_name} is {excess} bytes too long for localgcp: "
+                f"the path of a unix socket has at most {MAX_SOCKET_PATH_BYTES}. Choose a shorter name.",
                 reason="invalid",
             )
 
@@ -133,11 +133,12 @@ class Servers:
         """Start, or take over a server that is running, with the configuration of `spec`."""
         with self._lock(spec.connection_name):
             cluster = self._cluster(spec)
-            self._configure(cluster, spec)
+            changed = self._configure(cluster, spec)
             if cluster.pid is None:
                 cluster.start()
-            elif not (cluster.sockets / SOCKET_NAME).exists():
-                # Somebody cleaned /tmp, and a server whose socket is gone serves nobody.
+            elif changed or not (cluster.sockets / SOCKET_NAME).exists():
+                # A change was stored and the process died before it was applied. Or somebody cleaned /tmp, and a
+                # server whose socket is gone serves nobody.
                 cluster.restart()
             else:
                 cluster.reload()
@@ -180,6 +181,11 @@ class Servers:
                 self._cluster(spec).stop("immediate")
             shutil.rmtree(home, ignore_errors=True)
             shutil.rmtree(self.socket_directory(spec.connection_name), ignore_errors=True)
+
+    def remove_home(self, home: Path) -> None:
+        """Stop and delete what a directory holds, whoever it belonged to."""
+        stop_home(self.layout, home)
+        shutil.rmtree(home)
 
     def is_running(self, connection_name: str) -> bool:
         spec = self._specs.get(connection_name)
@@ -225,7 +231,7 @@ class Servers:
         secret = secrets.token_urlsafe(24)
         with self.connect(connection_name) as connection:
             self._write_secret(home / "admin.secret.new", secret)
-            connection.execute(psycopg.sql.SQL("ALTER ROLE {} PASSWORD {}").format(psycopg.sql.Identifier(ADMIN), secret))
+            set_password(connection, ADMIN, scram_verifier(secret))
         (home / "admin.secret.new").replace(home / "admin.secret")
 
     def _cluster(self, spec: InstanceSpec) -> Cluster:
@@ -238,13 +244,15 @@ class Servers:
             sockets=self.socket_directory(spec.connection_name),
         )
 
-    def _configure(self, cluster: Cluster, spec: InstanceSpec) -> None:
+    def _configure(self, cluster: Cluster, spec: InstanceSpec) -> bool:
+        """Write the configuration. Whether its settings, unlike its access rules, differ from those before."""
         cluster.sockets.mkdir(exist_ok=True, mode=0o755)
         self.layout.give(cluster.sockets)
         # Where all instances share 127.0.0.1 (macOS), the first has the port and the others have their sockets.
         has_port = cluster.pid is not None or addresses.can_listen(spec.address, addresses.POSTGRES_PORT)
         settings = configuration(spec, cluster.sockets) | ({} if has_port else {"listen_addresses": ""})
-        cluster.configure(settings, access_rules(spec, self._radius_port, self._radius_secret(spec.connection_name)))
+        rules = access_rules(spec, self._radius_port, self._radius_secret(spec.connection_name))
+        return cluster.configure(settings, rules)
 
     def _radius_secret(self, connection_name: str) -> str:
         path = self.layout.home(connection_name) / "radius.secret"
@@ -352,11 +360,18 @@ def access_rules(spec: InstanceSpec, radius_port: int, radius_secret: str) -> st
 def stop_all(data_dir: Path) -> None:
     """Stop every server of a data directory, also those that a killed localgcp left behind. For `down` and `reset`."""
     layout = layout_of(data_dir)
-    for data in sorted(layout.homes.glob("*/data")):
-        version = (data / "PG_VERSION").read_text().strip()
-        binaries = find_binaries(int(version), layout)
-        home = data.parent
-        Cluster(layout=layout, binaries=binaries, data=data, log=home / "log" / "postgres.log", sockets=home).stop()
+    for home in sorted(layout.homes.glob("*/")):
+        stop_home(layout, home)
+
+
+def stop_home(layout: Layout, home: Path) -> None:
+    try:
+        major = int((home / "data" / "PG_VERSION").read_text())
+    except FileNotFoundError:
+        return
+    binaries = find_binaries(major, layout)
+    log_file = home / "log" / "postgres.log"
+    Cluster(layout=layout, binaries=binaries, data=home / "data", log=log_file, sockets=home).stop()
 
 
 def remove_all(data_dir: Path) -> None:

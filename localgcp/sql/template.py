@@ -14,7 +14,7 @@ import psycopg
 
 from localgcp.sql.binaries import Binaries, lock
 from localgcp.sql.cluster import Cluster, ClusterError, run_unprivileged
-from localgcp.sql.layout import SOCKET_NAME, Layout, own_directory
+from localgcp.sql.layout import Layout, own_directory
 
 ADMIN = "cloudsqladmin"
 SUPERUSER = "cloudsqlsuperuser"
@@ -84,7 +84,7 @@ def make_template(directory: Path, binaries: Binaries, layout: Layout) -> None:
     (directory / "secret").touch(mode=0o600)
     (directory / "secret").write_text(secret)
     # Short, because it holds a socket, and deep inside a home directory the path would be too long for one.
-    with tempfile.TemporaryDirectory(prefix="lgcp-", dir="/tmp") as name:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="lgcp-", dir="/tmp") as name:
         sockets = Path(name)
         password = sockets / "password"
         password.write_text(secret)
@@ -99,7 +99,6 @@ def make_template(directory: Path, binaries: Binaries, layout: Layout) -> None:
         cluster.configure({"listen_addresses": "", "unix_socket_directories": str(sockets), "fsync": "off"}, hba)
         cluster.start()
         try:
-            assert (sockets / SOCKET_NAME).exists()
             connect = f"host={sockets} user={ADMIN} dbname=postgres"
             with psycopg.connect(connect, password=secret, autocommit=True) as connection:
                 for statement in BOOTSTRAP:
@@ -150,5 +149,5 @@ def system_locales() -> dict[str, str]:
     program = shutil.which("locale")
     if program is None:
         return {"C": "C", "POSIX": "POSIX"}
-    names = subprocess.run([program, "-a"], capture_output=True, check=False, timeout=30).stdout.decode(errors="replace")  # noqa: S603
-    return {normalised_locale(name): name for name in names.split()}
+    names = subprocess.run([program, "-a"], capture_output=True, check=False, timeout=30).stdout.split()
+    return {normalised_locale(name): name for name in (raw.decode(errors="replace") for raw in names)}
