@@ -1,15 +1,14 @@
 """Pulumi's gRPC definitions, without the price of importing the SDK.
 
-The generated modules live in the SDK (`pulumi.runtime.proto`), and importing anything below `pulumi` first runs the whole
-of it: 0.7 s, for each of the four processes that every `pulumi` command starts. None of them needs more than the messages.
-So the two packages above `proto` are stood in for while it is imported, and taken away again: a later `import pulumi`
-finds nothing unusual.
+The generated modules live in the SDK (`pulumi.runtime.proto`), and importing anything below `pulumi` first runs the
+whole of it: 0.7 s, for each of the processes that every `pulumi` command starts, none of which needs more than the
+messages. So the packages above them are stood in for while they are imported, and taken away again: a later
+`import pulumi` finds nothing unusual.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
@@ -70,8 +69,3 @@ def _load(*names: str) -> list[ModuleType]:
     "engine_pb2",
     "engine_pb2_grpc",
 )
-
-
-def sdk_version(package: str = "pulumi") -> str:
-    """The version of an installed package, which is the version of the plugin that its resources ask for."""
-    return importlib.metadata.version(package)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -71,7 +73,7 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):  # type: ign
         self._unimplemented(context, f"has no component {request.type}")
 
     def _unimplemented(self, context: grpc.ServicerContext, what: str) -> NoReturn:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the offline {self._provider.name} provider of localgcp {what}")
+        abort(context, grpc.StatusCode.UNIMPLEMENTED, f"the offline {self._provider.name} provider of localgcp {what}")
 
     # -- configuration
 
@@ -286,23 +288,26 @@ def _guarded(
             if error.inputs is not None
             else wire.encode(known, mask),
         )
-        _abort(context, grpc.StatusCode.UNKNOWN, str(error), detail)
+        abort(context, grpc.StatusCode.UNKNOWN, str(error), detail)
     except NotSupported as error:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, str(error))
+        abort(context, grpc.StatusCode.UNIMPLEMENTED, str(error))
     except ProviderError as error:
-        # Not UNKNOWN or INTERNAL, after which the engine calls the whole update possibly corrupt (resourceStateAndError).
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        # After UNKNOWN or INTERNAL the engine calls the whole state possibly corrupt (resourceStateAndError).
+        abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
     except Exception as error:
         # A mistake in the provider, not in the program: whoever reports it needs the place.
         where = "".join(traceback.format_exception(error))
-        context.abort(grpc.StatusCode.UNKNOWN, f"the provider failed: {type(error).__name__}: {error}\n{where}")
+        abort(context, grpc.StatusCode.UNKNOWN, f"the provider failed: {type(error).__name__}: {error}\n{where}")
 
 
-def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str, detail: Any) -> NoReturn:
-    status = status_pb2.Status(code=code.value[0], message=message)
-    status.details.add().Pack(detail)
-    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+def abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str, detail: Any = None) -> NoReturn:
+    """End a call with a status, and with `detail` in the place where gRPC's other implementations look for one."""
+    if detail is not None:
+        status = status_pb2.Status(code=code.value[0], message=message)
+        status.details.add().Pack(detail)
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(code, message)
+    raise AssertionError("abort raises")
 
 
 def start(provider: Provider) -> tuple[grpc.Server, int]:
@@ -314,29 +319,41 @@ def start(provider: Provider) -> tuple[grpc.Server, int]:
     return server, port
 
 
-def serve(provider: Provider) -> None:
+def serve(provider: Provider) -> NoReturn:
     """The main function of a plug-in: print the port, serve until the engine goes away or ends us."""
-    stopped = threading.Event()
-    # Ctrl-C reaches the whole process group. The engine decides what becomes of us: it finishes what is under way first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     server, port = start(provider)
+    run_until_the_engine_is_done(server, port)
+
+
+def run_until_the_engine_is_done(
+    server: grpc.Server, port: int, *, before_exit: Callable[[], None] = lambda: None
+) -> NoReturn:
+    """Tell the engine the port of a started server, and serve until it wants no more."""
+    stopped = threading.Event()
+    # The engine ends its plug-ins with SIGINT. The user's Ctrl-C does not arrive: each plug-in is a process group.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     exit_with_the_engine(stopped)
     stopped.wait()
+    before_exit()
     server.stop(grace=None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not `sys.exit`: every `pulumi` command waits for its plug-ins to end, and there is nothing left to tidy up.
+    os._exit(0)
 
 
 def exit_with_the_engine(stopped: threading.Event) -> None:
-    """Set `stopped` when the engine dies: it holds the other end of standard input, and kills nobody on its own way out."""
+    """Set `stopped` when the engine dies: killed, it takes nobody along, but lets go of our standard input."""
 
     def watch() -> None:
-        try:
-            while sys.stdin.buffer.read(4096):
+        # Not `sys.stdin`, whose lock this thread would hold while the interpreter ends.
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
                 pass
-        finally:
-            stopped.set()
+        stopped.set()
 
-    if not sys.stdin.isatty():
+    if not os.isatty(0):
         threading.Thread(target=watch, name="engine", daemon=True).start()

@@ -1,7 +1,7 @@
 """Between Pulumi's wire format (`google.protobuf.Struct` with signatures) and the plain values of `provider`.
 
 Secrets travel beside the values, as a *mask*: `True` where a value is secret, a dict of masks for what is inside an
-object or a list, `None` where nothing is. A provider therefore never meets a secret, and what it returns is marked again.
+object or a list, `None` where nothing is. A provider never meets a secret, and what it returns is marked again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from localgcp.pulumi.provider import (
 Mask = Any  # None | True | dict[str | int, Mask]
 
 SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
-SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"
+SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105  a mark on values, not a value
 ASSET: Final = "c44067f5952c0a294b673a41bacd8c17"
 ARCHIVE: Final = "0def7320c3a5731c473e5ecbe6d01bc7"
 RESOURCE: Final = "5cf8f73096256a8f31e491e813e4eb8e"
@@ -91,18 +91,17 @@ def _decode_struct(struct: struct_pb2.Struct) -> tuple[Any, Mask]:
         return _decode_fields(struct)
     signature = struct.fields[SIGNATURE].string_value
     text = {key: value.string_value for key, value in struct.fields.items()}
-    match signature:
-        case _ if signature == SECRET:
-            return _decode_value(struct.fields["value"])[0], True
-        case _ if signature == OUTPUT:
-            plain = _decode_value(struct.fields["value"])[0] if "value" in struct.fields else UNKNOWN
-            return plain, struct.fields["secret"].bool_value or None
-        case _ if signature == RESOURCE:
-            return (_decode_value(struct.fields["id"])[0] if "id" in struct.fields else text["urn"]), None
-        case _ if signature == ASSET:
-            return _decode_asset(text), None
-        case _ if signature == ARCHIVE:
-            return _decode_archive(struct, text), None
+    if signature == SECRET:
+        return _decode_value(struct.fields["value"])[0], True
+    if signature == OUTPUT:
+        plain = _decode_value(struct.fields["value"])[0] if "value" in struct.fields else UNKNOWN
+        return plain, struct.fields["secret"].bool_value or None
+    if signature == RESOURCE:
+        return (_decode_value(struct.fields["id"])[0] if "id" in struct.fields else text["urn"]), None
+    if signature == ASSET:
+        return _decode_asset(text), None
+    if signature == ARCHIVE:
+        return _decode_archive(struct, text), None
     raise ValueError(f"a value has the signature {signature!r}, which this version of the protocol does not know")
 
 
@@ -198,8 +197,8 @@ def _encode_asset(target: struct_pb2.Struct, value: Any, path: str) -> None:
 def carry_over(mask: Mask, source: Any, result: Any) -> Mask:
     """The mask for `result`, given that `mask` was the one of `source` and both mean the same object.
 
-    A property that is secret in one is secret in the other. Lists are often sets, whose order an API does not keep: unless
-    a list comes back exactly as it went, one secret in it makes all of it secret.
+    A property that is secret in one is secret in the other. Lists are often sets, whose order an API does not keep:
+    unless a list comes back exactly as it went, one secret in it makes all of it secret.
     """
     if not mask:
         return None
