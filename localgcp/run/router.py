@@ -1,0 +1,383 @@
+"""The way of a request to an instance: which service, who may, which revision, which instance, and what is noted of it.
+
+The hot path reads nothing from disk: deployments are snapshots, replaced whole when a service changes.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from html import escape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from starlette.types import Receive, Scope, Send
+
+from localgcp.errors import ApiError
+from localgcp.iam.principal import ANONYMOUS
+from localgcp.run.fleet import Fleet, NoInstance
+from localgcp.run.http1 import (
+    HOP_BY_HOP,
+    ConnectionFailed,
+    Headers,
+    Request,
+    Response,
+    TimedOut,
+    Timer,
+    Whole,
+    serve_asgi,
+)
+from localgcp.run.program import StartFailed
+
+if TYPE_CHECKING:
+    from localgcp.region import Region
+
+INVOKE = "run.routes.invoke"
+#: A change of a service's policy holds after this long. Google says up to two minutes.
+POLICY_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Origin(Enum):
+    """Where a request comes from, as ingress settings see it."""
+
+    INTERNET = "internet"
+    LOAD_BALANCER = "load balancer"
+    #: Cloud Tasks, Cloud Scheduler and the project's own network.
+    INTERNAL = "internal"
+
+
+ALLOWED_ORIGINS = {
+    "INGRESS_TRAFFIC_ALL": frozenset(Origin),
+    "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER": frozenset({Origin.LOAD_BALANCER, Origin.INTERNAL}),
+    "INGRESS_TRAFFIC_INTERNAL_ONLY": frozenset({Origin.INTERNAL}),
+    "INGRESS_TRAFFIC_NONE": frozenset(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A revision that gets a share of the traffic."""
+
+    fleet: Fleet
+    revision: str
+    timeout_seconds: float
+    percent: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A service as requests see it."""
+
+    key: str
+    project: str
+    location: str
+    service: str
+    ingress: str
+    invoker_disabled: bool
+    audiences: tuple[str, ...]
+    targets: tuple[Target, ...]
+    tags: Mapping[str, Target] = field(default_factory=dict)
+
+
+class Router:
+    def __init__(self, region: "Region") -> None:
+        self._region = region
+        self._deployments: dict[str, Deployment] = {}
+        #: Host name -> the service's key and the tag that the name chooses.
+        self._hosts: dict[str, tuple[str, str | None]] = {}
+        self._anonymous: dict[str, tuple[float, bool]] = {}
+
+    # What is deployed
+
+    def deploy(self, deployment: Deployment, hosts: Sequence[str]) -> None:
+        self.forget(deployment.key)
+        self._deployments[deployment.key] = deployment
+        for host in hosts:
+            self._hosts[host] = (deployment.key, None)
+            for tag in deployment.tags:
+                self._hosts[f"{tag}---{host}"] = (deployment.key, tag)
+
+    def forget(self, key: str) -> None:
+        self._deployments.pop(key, None)
+        self._anonymous.pop(key, None)
+        for host in [host for host, (owner, _) in self._hosts.items() if owner == key]:
+            del self._hosts[host]
+
+    def deployment(self, key: str) -> Deployment | None:
+        return self._deployments.get(key)
+
+    def handles(self, url: str) -> bool:
+        """Whether a URL, or a host, is one of this region's services."""
+        return _host(url) in self._hosts
+
+    # Requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: a request to the API's own port whose Host is a service."""
+        await serve_asgi(self.handle_by_host, scope, receive, send)
+
+    async def handle_by_host(self, request: Request) -> Response:
+        host = (request.header(b"host") or b"").decode("latin-1")
+        return await self._to_host(request, host, Origin.INTERNET)
+
+    async def request(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Response:
+        """A request from inside of the region (Cloud Tasks, Cloud Scheduler). The caller reads the answer's body."""
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        given = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        given = [(name, value) for name, value in given if name != b"host"]
+        request = Request(method.encode(), target.encode(), [(b"host", parts.netloc.encode()), *given], Whole(body))
+        return await self._to_host(request, parts.netloc, Origin.INTERNAL)
+
+    async def handle(self, request: Request, key: str, origin: Origin, tag: str | None = None) -> Response:
+        """Answer for the service of that key; whatever goes wrong is an answer, too."""
+        deployment = self._deployments.get(key)
+        if deployment is None:
+            return not_found(request)
+        began = time.monotonic()
+        response, revision = await self._answer(request, deployment, origin, tag)
+        self._note(request, response, deployment, revision, began)
+        return response
+
+    async def _to_host(self, request: Request, host: str, origin: Origin) -> Response:
+        found = self._hosts.get(_host(host))
+        if found is None:
+            return not_found(request)
+        key, tag = found
+        return await self.handle(request, key, origin, tag)
+
+    async def _answer(
+        self, request: Request, deployment: Deployment, origin: Origin, tag: str | None
+    ) -> tuple[Response, str]:
+        target = deployment.tags.get(tag) if tag is not None else _chosen(deployment.targets)
+        revision = target.revision if target is not None else ""
+        if origin not in ALLOWED_ORIGINS.get(deployment.ingress, frozenset()):
+            # Google hides what may not be reached from here.
+            return not_found(request), revision
+        if not deployment.invoker_disabled:
+            refusal = await self._refusal(request, deployment)
+            if refusal is not None:
+                return refusal, revision
+        if target is None:
+            return unavailable("Service Unavailable"), revision
+        return await self._to_instance(request, target), revision
+
+    async def _refusal(self, request: Request, deployment: Deployment) -> Response | None:
+        """Why the caller may not invoke the service; None when it may."""
+        if self._anybody_may_invoke(deployment.key):
+            return None
+        token = request.header(b"x-serverless-authorization") or request.header(b"authorization") or b""
+        scheme, _, bearer = token.decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not bearer:
+            return forbidden(request)
+        region = self._region
+        try:
+            principal = region.tokens.principal_of_id_token(bearer, deployment.audiences)
+        except ApiError:
+            return unauthorized(request)
+        if not await region.run_in_thread(region.iam.allows, principal, INVOKE, deployment.key):
+            return forbidden(request)
+        return None
+
+    def _anybody_may_invoke(self, key: str) -> bool:
+        now = time.monotonic()
+        known = self._anonymous.get(key)
+        if known is not None and now - known[0] < POLICY_SECONDS:
+            return known[1]
+        allowed = self._region.iam.allows(ANONYMOUS, INVOKE, key)
+        self._anonymous[key] = (now, allowed)
+        return allowed
+
+    async def _to_instance(self, request: Request, target: Target) -> Response:
+        fleet = target.fleet
+        timer = Timer(target.timeout_seconds)
+        current = asyncio.current_task()
+        if current is not None:
+            timer.on_expiry(current.cancel)
+        try:
+            instance = await fleet.acquire()
+        except NoInstance:
+            timer.cancel()
+            return Response.page(429, "Rate exceeded.", content_type=b"text/plain")
+        except StartFailed:
+            timer.cancel()
+            return unavailable("Service Unavailable")
+        except asyncio.CancelledError:
+            if not timer.expired or current is None:
+                raise
+            current.uncancel()
+            return gateway_timeout()
+
+        def done() -> None:
+            timer.cancel()
+            fleet.release(instance)
+
+        try:
+            response = await instance.pool.request(request, forwarded_headers(request), timer)
+        except TimedOut:
+            done()
+            return gateway_timeout()
+        except ConnectionFailed as error:
+            done()
+            log.info("an instance of %s gave no answer: %s", fleet.name, error)
+            return unavailable(
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+            )
+        except BaseException:
+            done()
+            raise
+        response.when_ended(done)
+        response.headers = [
+            (name, value) for name, value in response.headers if name not in HOP_BY_HOP and name != b"server"
+        ]
+        response.headers.append((b"server", b"Google Frontend"))
+        trace = request.header(b"x-cloud-trace-context")
+        if trace is not None:
+            response.headers.append((b"x-cloud-trace-context", trace))
+        return response
+
+    def _note(
+        self, request: Request, response: Response, deployment: Deployment, revision: str, began: float
+    ) -> None:
+        """An entry in the request log, written with the next batch."""
+        host = (request.header(b"host") or b"").decode("latin-1")
+        trace = (request.header(b"x-cloud-trace-context") or b"").partition(b"/")[0].decode()
+        status = response.status
+        http: dict[str, Any] = {
+            "requestMethod": request.method.decode("latin-1"),
+            "requestUrl": f"https://{host}{request.target.decode('latin-1')}",
+            "status": status,
+            "responseSize": (response.header(b"content-length") or b"0").decode(),
+            "userAgent": (request.header(b"user-agent") or b"").decode("latin-1"),
+            "remoteIp": request.client,
+            "protocol": "HTTP/1.1",
+            "latency": f"{time.monotonic() - began:.6f}s",
+        }
+        entry: dict[str, Any] = {
+            "resource": service_resource(deployment, revision),
+            "severity": "ERROR" if status >= 500 else "WARNING" if status >= 400 else "INFO",
+            "httpRequest": http,
+        }
+        if trace:
+            entry["trace"] = f"projects/{deployment.project}/traces/{trace}"
+        self._region.logs.write_entry(deployment.project, "run.googleapis.com/requests", entry)
+
+
+def service_resource(deployment: Deployment, revision: str) -> dict[str, Any]:
+    return revision_resource(deployment.project, deployment.location, deployment.service, revision)
+
+
+def revision_resource(project: str, location: str, service: str, revision: str) -> dict[str, Any]:
+    return {
+        "type": "cloud_run_revision",
+        "labels": {
+            "project_id": project,
+            "location": location,
+            "service_name": service,
+            "configuration_name": service,
+            "revision_name": revision,
+        },
+    }
+
+
+def forwarded_headers(request: Request) -> Headers:
+    """The headers that the container sees: end to end ones, and who asked, how, under which trace."""
+    headers: Headers = []
+    forwarded_for = request.client.encode()
+    trace = parent = None
+    for name, value in request.headers:
+        if name == b"x-forwarded-for":
+            forwarded_for = value + b", " + forwarded_for
+        elif name == b"x-cloud-trace-context":
+            trace = value
+        elif name == b"x-serverless-authorization":
+            # Cloud Run, "Authenticating service-to-service": the signature is removed, so that it cannot be replayed.
+            value = value.rpartition(b".")[0] + b".SIGNATURE_REMOVED_BY_GOOGLE"
+            headers.append((name, value))
+        elif name not in HOP_BY_HOP and name not in (b"x-forwarded-proto", b"forwarded", b"expect"):
+            if name == b"traceparent":
+                parent = value
+            headers.append((name, value))
+    if trace is None:
+        words = parent.split(b"-") if parent is not None else []
+        identifier = words[1] if len(words) == 4 else secrets.token_hex(16).encode()
+        span = str(int(words[2], 16)).encode() if len(words) == 4 else str(secrets.randbits(63)).encode()
+        trace = identifier + b"/" + span + b";o=1"
+        request.headers.append((b"x-cloud-trace-context", trace))
+    if parent is None:
+        identifier, _, rest = trace.partition(b"/")
+        number = rest.partition(b";")[0]
+        span = b"%016x" % int(number) if number.isdigit() else secrets.token_hex(8).encode()
+        headers.append((b"traceparent", b"00-" + identifier + b"-" + span + b"-01"))
+    scheme = request.scheme.encode()
+    headers += (
+        (b"x-cloud-trace-context", trace),
+        (b"x-forwarded-for", forwarded_for),
+        (b"x-forwarded-proto", scheme),
+        (b"forwarded", b'for="' + request.client.encode() + b'";proto=' + scheme),
+    )
+    return headers
+
+
+def not_found(request: Request) -> Response:
+    return _error_page(
+        404,
+        "Error: Page not found",
+        f"The requested URL <code>{escape(request.path)}</code> was not found on this server.",
+    )
+
+
+def forbidden(request: Request) -> Response:
+    return _error_page(
+        403,
+        "Error: Forbidden",
+        f"Your client does not have permission to get URL <code>{escape(request.path)}</code> from this server.",
+    )
+
+
+def unauthorized(request: Request) -> Response:
+    page = _error_page(
+        401,
+        "Error: Unauthorized",
+        f"Your client does not have permission to the requested URL <code>{escape(request.path)}</code>.",
+    )
+    page.headers.append((b"www-authenticate", b'Bearer error="invalid_token"'))
+    return page
+
+
+def unavailable(text: str) -> Response:
+    return Response.page(503, text, content_type=b"text/plain")
+
+
+def gateway_timeout() -> Response:
+    return Response.page(504, "upstream request timeout", content_type=b"text/plain")
+
+
+def _error_page(status: int, title: str, text: str) -> Response:
+    return Response.page(
+        status,
+        f'<html><head>\n<meta http-equiv="content-type" content="text/html;charset=utf-8">\n<title>{status} {title[7:]}'
+        f"</title>\n</head>\n<body text=#000000 bgcolor=#ffffff>\n<h1>{title}</h1>\n<h2>{text}</h2>\n<h2></h2>\n"
+        "</body></html>\n",
+    )
+
+
+def _chosen(targets: Sequence[Target]) -> Target | None:
+    if len(targets) == 1:
+        return targets[0]
+    if not targets:
+        return None
+    return random.choices(targets, [target.percent for target in targets])[0]  # noqa: S311 (a share, not a secret)
+
+
+def _host(text: str) -> str:
+    host = urlsplit(text).netloc if "//" in text else text
+    return host.partition(":")[0].lower()
