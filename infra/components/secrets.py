@@ -1,0 +1,82 @@
+"""Secrets: generated here, kept in Secret Manager in the region, read by version number.
+
+What others issue (the Sentry DSN, the Modal token) is not here: a value that the program does not generate comes from
+the operator, into a version that the operator adds.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+import pulumi_random as random
+
+from infra.components.component import Component
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretsArgs:
+    project: str
+    location: str
+    labels: dict[str, str]
+    django_key_readers: dict[str, pulumi.Output[str]]
+    """Workload to member. Each gets the one secret, not the project's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedSecret:
+    """`version` is a number: `latest` would change under a running revision, and no rollback would bring it back."""
+
+    secret: pulumi.Output[str]
+    version: pulumi.Output[str]
+
+
+class Secrets(Component):
+    django_key: PinnedSecret
+    break_glass_password: pulumi.Output[str]
+    """The payload, a Pulumi secret: the database component sets it. Everybody else reads Secret Manager."""
+
+    readers: list[pulumi.Resource]
+    """What a workload has to wait for before it can read its secrets."""
+
+    def __init__(self, name: str, args: SecretsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, opts)
+        self.args = args
+        self.readers = []
+        django_key = random.RandomPassword(f"{name}-django-key-value", length=64, opts=self.child)
+        password = random.RandomPassword(
+            f"{name}-break-glass-value",
+            length=40,
+            # Typed by hand into a connection string on a bad day.
+            special=False,
+            opts=self.child,
+        )
+        self.django_key = self.keep("django-secret-key", django_key.result, args.django_key_readers)
+        # No reader: the operator grants themselves access when the glass is broken, and the audit log shows it.
+        self.keep("database-break-glass-password", password.result, {})
+        self.break_glass_password = password.result
+        self.register_outputs({"django_key_version": self.django_key.version})
+
+    def keep(self, secret_id: str, payload: pulumi.Output[str], readers: dict[str, pulumi.Output[str]]) -> PinnedSecret:
+        secret = gcp.secretmanager.Secret(
+            secret_id,
+            project=self.args.project,
+            secret_id=secret_id,
+            labels=self.args.labels,
+            # `automatic` would let Google choose where the payload lies.
+            replication={"user_managed": {"replicas": [{"location": self.args.location}]}},
+            opts=self.child,
+        )
+        version = gcp.secretmanager.SecretVersion(
+            f"{secret_id}-value", secret=secret.id, secret_data=payload, opts=self.child
+        )
+        for workload, member in readers.items():
+            reader = gcp.secretmanager.SecretIamMember(
+                f"{secret_id}-{workload}",
+                project=self.args.project,
+                secret_id=secret.secret_id,
+                role="roles/secretmanager.secretAccessor",
+                member=member,
+                opts=self.child,
+            )
+            self.readers.append(reader)
+        return PinnedSecret(secret=secret.secret_id, version=version.version)

@@ -1,0 +1,69 @@
+"""What services and jobs of the app image have in common: environment, database socket, network."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from infra.components.secrets import PinnedSecret
+
+CLOUD_SQL_MOUNT = "/cloudsql"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppArgs:
+    """The app image in this region, whatever it is started as."""
+
+    project: str
+    data_region: str
+    public_host: str
+    log_level: str
+    image: pulumi.Output[str]
+    release: str
+    network: pulumi.Output[str]
+    subnetwork: pulumi.Output[str]
+    connection_name: pulumi.Output[str]
+    database_name: pulumi.Output[str]
+    user_by_workload: dict[str, pulumi.Output[str]]
+    bucket_by_purpose: dict[str, pulumi.Output[str]]
+    django_key: PinnedSecret
+
+    def environment(self, role: str, workload: str, **more: pulumi.Input[str]) -> list[Any]:
+        """`role` is what the image is started as, `workload` the account it runs as."""
+        clear: dict[str, pulumi.Input[str]] = {
+            "GOOGLE_CLOUD_PROJECT": self.project,
+            "VALIDIBOT_DATA_REGION": self.data_region,
+            "VALIDIBOT_DATABASE_HOST": self.connection_name.apply(lambda name: f"{CLOUD_SQL_MOUNT}/{name}"),
+            "VALIDIBOT_DATABASE_NAME": self.database_name,
+            "VALIDIBOT_DATABASE_USER": self.user_by_workload[workload],
+            "VALIDIBOT_LOG_LEVEL": self.log_level,
+            "VALIDIBOT_MEDIA_BUCKET": self.bucket_by_purpose["media"],
+            "VALIDIBOT_PUBLIC_HOST": self.public_host,
+            "VALIDIBOT_RELEASE": self.release,
+            "VALIDIBOT_ROLE": role,
+            "VALIDIBOT_STATIC_BUCKET": self.bucket_by_purpose["static"],
+            **more,
+        }
+        secret = {
+            "secret_key_ref": {"secret": self.django_key.secret, "version": self.django_key.version},
+        }
+        # Sorted: Cloud Run answers in its own order, and a diff of two orders would never end.
+        return [
+            {"name": "DJANGO_SECRET_KEY", "value_source": secret},
+            *({"name": name, "value": clear[name]} for name in sorted(clear)),
+        ]
+
+    @property
+    def vpc_access(self) -> Any:
+        return {
+            "egress": "PRIVATE_RANGES_ONLY",
+            "network_interfaces": [{"network": self.network, "subnetwork": self.subnetwork}],
+        }
+
+    @property
+    def volumes(self) -> list[Any]:
+        return [{"name": "cloudsql", "cloud_sql_instance": {"instances": [self.connection_name]}}]
+
+    @property
+    def volume_mounts(self) -> list[Any]:
+        return [{"name": "cloudsql", "mount_path": CLOUD_SQL_MOUNT}]

@@ -1,0 +1,174 @@
+"""RegionalStack: the one place that wires components. Read from top to bottom it is the architecture diagram."""
+
+from typing import Any
+
+import pulumi
+
+from infra.components.database import Database, DatabaseArgs
+from infra.components.edge import Edge, EdgeArgs
+from infra.components.identity import DATABASE_WORKLOADS, Identity, IdentityArgs
+from infra.components.images import Images, ImagesArgs
+from infra.components.jobs import Jobs, JobsArgs
+from infra.components.network import Network, NetworkArgs
+from infra.components.project import Project, ProjectArgs
+from infra.components.secrets import Secrets, SecretsArgs
+from infra.components.services import Services, ServicesArgs
+from infra.components.storage import Storage, StorageArgs
+from infra.components.workload import AppArgs
+from infra.settings import StackSettings
+
+
+class RegionalStack(pulumi.ComponentResource):
+    """`exports` is what runbooks and people read: JSON, and no secret in it."""
+
+    exports: dict[str, Any]
+
+    def __init__(self, name: str, settings: StackSettings, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("validibot:infra:RegionalStack", name, None, opts)
+        project_id, location = settings.project_id, settings.region.location
+        inside = pulumi.ResourceOptions(parent=self)
+
+        project = Project(
+            "project",
+            ProjectArgs(project=project_id, location=location, log_retention_days=settings.log_retention_days),
+            inside,
+        )
+        in_project = pulumi.ResourceOptions(parent=self, depends_on=[project])
+
+        network = Network("network", NetworkArgs(project=project_id, location=location), in_project)
+        identity = Identity("identity", IdentityArgs(project=project_id), in_project)
+        secrets = Secrets(
+            "secrets",
+            SecretsArgs(
+                project=project_id,
+                location=location,
+                labels=settings.labels,
+                django_key_readers={
+                    workload: identity.member_by_workload[workload] for workload in ("web", "worker", "migrate")
+                },
+            ),
+            in_project,
+        )
+        database = Database(
+            "database",
+            DatabaseArgs(
+                project=project_id,
+                region=settings.region,
+                settings=settings.database,
+                max_connections=settings.max_connections,
+                deletion_protection=settings.deletion_protection,
+                labels=settings.labels,
+                network=network.network,
+                services_range=network.services_range,
+                email_by_workload={workload: identity.email_by_workload[workload] for workload in DATABASE_WORKLOADS},
+                break_glass_password=secrets.break_glass_password,
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[project, network.peering]),
+        )
+        storage = Storage(
+            "storage",
+            StorageArgs(
+                project=project_id,
+                storage_location=settings.region.storage_location,
+                public_host=settings.host,
+                deletion_protection=settings.deletion_protection,
+                labels=settings.labels,
+                member_by_workload=identity.member_by_workload,
+            ),
+            in_project,
+        )
+        images = Images(
+            "images",
+            ImagesArgs(
+                project=project_id,
+                location=location,
+                labels=settings.labels,
+                source_bucket=storage.bucket_by_purpose["build-source"],
+                build_email=identity.email_by_workload["build"],
+                build_member=identity.member_by_workload["build"],
+                build_grants=[*storage.grants, identity.build_log_grant],
+            ),
+            in_project,
+        )
+        app = AppArgs(
+            project=project_id,
+            data_region=settings.data_region.value,
+            public_host=settings.host,
+            log_level=settings.log_level,
+            image=images.image_by_name["app"],
+            release=images.content_hash_by_name["app"][:20],
+            network=network.network,
+            subnetwork=network.subnetwork,
+            connection_name=database.connection_name,
+            database_name=database.database_name,
+            user_by_workload=database.user_by_workload,
+            bucket_by_purpose=storage.bucket_by_purpose,
+            django_key=secrets.django_key,
+        )
+        allowed = [*identity.database_grants, *secrets.readers, *storage.grants, *database.users]
+        jobs = Jobs(
+            "jobs",
+            JobsArgs(
+                app=app,
+                location=location,
+                labels=settings.labels,
+                deletion_protection=settings.deletion_protection,
+                email_by_workload=identity.email_by_workload,
+                ready=allowed,
+            ),
+            in_project,
+        )
+        services = Services(
+            "services",
+            ServicesArgs(
+                app=app,
+                location=location,
+                labels=settings.labels,
+                deletion_protection=settings.deletion_protection,
+                web=settings.web,
+                worker=settings.worker,
+                email_by_workload=identity.email_by_workload,
+                member_by_workload=identity.member_by_workload,
+                # The migration last: a revision that expects another schema must not get traffic before it.
+                ready=[*allowed, jobs.migration],
+            ),
+            in_project,
+        )
+        edge = Edge(
+            "edge",
+            EdgeArgs(
+                project=project_id,
+                location=location,
+                public_host=settings.host,
+                labels=settings.labels,
+                web_service=services.name_by_role["web"],
+                static_bucket=storage.bucket_by_purpose["static"],
+            ),
+            in_project,
+        )
+
+        self.exports = {
+            "project": project_id,
+            "data_region": settings.data_region.value,
+            "location": location,
+            "front_door": {
+                "host": settings.host,
+                "address": edge.address,
+                "certificate_record": edge.certificate_record,
+            },
+            "services": {
+                role: {"name": services.name_by_role[role], "uri": services.uri_by_role[role]}
+                for role in ("web", "worker")
+            },
+            "jobs": jobs.name_by_purpose,
+            "buckets": storage.bucket_by_purpose,
+            "database": {
+                "instance": database.instance_name,
+                "connection_name": database.connection_name,
+                "name": database.database_name,
+                "user_by_workload": database.user_by_workload,
+            },
+            "images": images.image_by_name,
+            "service_accounts": identity.email_by_workload,
+        }
+        self.register_outputs({})
