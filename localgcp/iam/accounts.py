@@ -9,6 +9,16 @@ from localgcp.store import Resource, Store
 
 OWN_DOMAIN = ".iam.gserviceaccount.com"
 
+#: Unique ids outlive their accounts: a deleted account can be restored by it, and nobody else gets it.
+TABLE = """
+CREATE TABLE IF NOT EXISTS service_account_ids (
+    unique_id TEXT PRIMARY KEY,
+    email TEXT NOT NULL,
+    deleted_body TEXT,
+    deleted_at REAL
+);
+"""
+
 # Accounts that Google makes with a project or an API. Nobody creates them, so no row exists for them.
 _GOOGLE_MANAGED = re.compile(
     r"\d+-compute@developer\.gserviceaccount\.com"
@@ -57,3 +67,8 @@ def is_usable(store: Store, email: str) -> bool:
 def unique_id(store: Store, email: str) -> str:
     account = find(store, email)
     return str(account["uniqueId"]) if account else stable_unique_id(email)
+
+
+def find_by_unique_id(store: Store, identifier: str) -> Resource | None:
+    row = store.row("SELECT email FROM service_account_ids WHERE unique_id = ?", (identifier,))
+    return find(store, row["email"]) if row else None

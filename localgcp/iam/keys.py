@@ -164,6 +164,11 @@ class Keys:
         with self._store.transaction() as tx:
             tx.execute("DELETE FROM signing_keys WHERE key_id = ?", (key_id,))
 
+    def rename_owner(self, old: str, new: str) -> None:
+        with self._store.transaction() as tx:
+            tx.execute("UPDATE signing_keys SET owner = ? WHERE owner = ?", (new, old))
+        self._own.pop(old, None)
+
     def delete_all(self, owner: str) -> None:
         with self._store.transaction() as tx:
             tx.execute("DELETE FROM signing_keys WHERE owner = ?", (owner,))

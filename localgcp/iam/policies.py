@@ -47,6 +47,7 @@ class Iam:
     def __init__(self, store: Store, clock: Clock | None = None) -> None:
         self._store = store
         self._clock = clock or Clock()
+        store.define(accounts.TABLE)
         self._compiled: dict[str, tuple[str, tuple[_Binding, ...]]] = {}
         self.names = Names(store)
         self.roles = Roles(store)

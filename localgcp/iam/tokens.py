@@ -20,7 +20,7 @@ from localgcp.iam.keys import ISSUER, Keys, SigningKey
 from localgcp.iam.principal import ANONYMOUS, Principal
 from localgcp.store import Store
 
-ID_TOKEN_ISSUER = "https://accounts.google.com"
+ID_TOKEN_ISSUER = "https://accounts.google.com"  # noqa: S105 (an address)
 LIFETIME_SECONDS = 3600
 
 # A token that has this much of its life left is handed out again, as Google's metadata server does.
@@ -99,6 +99,13 @@ class Tokens:
         self._known.pop(_hash(token), None)
         return found
 
+    def revoke_all(self, email: str) -> None:
+        with self._store.transaction() as tx:
+            tx.execute("DELETE FROM access_tokens WHERE email = ?", (email,))
+        self._known.clear()
+        with self._lock:
+            self._reusable.pop(email, None)
+
     # Callers
 
     def principal(self, bearer: str | None) -> Principal:
@@ -153,11 +160,16 @@ class Tokens:
 
     def verify_id_token(self, token: str, audiences: Sequence[str]) -> dict[str, Any]:
         """The claims of an ID token that this region issued. Raises InvalidToken."""
+        claims = self.read_id_token(token)
+        if claims.get("aud") not in audiences:
+            raise InvalidToken(f"the token is for another audience than {' or '.join(audiences)}")
+        return claims
+
+    def read_id_token(self, token: str) -> dict[str, Any]:
+        """The claims of an ID token that this region issued, whoever it is for. Raises InvalidToken."""
         claims = self._verify(token, lambda header, _: self._issuer_key(header))
         if claims.get("iss") != ID_TOKEN_ISSUER:
             raise InvalidToken("the token is not of this issuer")
-        if claims.get("aud") not in audiences:
-            raise InvalidToken(f"the token is for another audience than {' or '.join(audiences)}")
         return claims
 
     def verify_assertion(self, token: str) -> dict[str, Any]:
