@@ -1,0 +1,586 @@
+"""Cloud SQL Admin, seen by clients that nobody here wrote: Google's API client and connector, psql, pg_dump."""
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.cloud.sql.connector import Connector, IPTypes, create_async_connector
+from google.oauth2 import service_account
+from googleapiclient.errors import HttpError
+
+from localgcp.sql import layout_of, remove_all, socket_root
+from localgcp.sql.binaries import find_binaries
+from localgcp.sql.certificates import authority_of
+from localgcp.sql.terminator import PORT, SSL_REQUEST
+from tests.localgcp.sql.serving import ServedRegion, served
+
+PROJECT = "validibot-au"
+LOCATION = "australia-southeast1"
+NAME = f"{PROJECT}:{LOCATION}:pg"
+PASSWORD = "a-password-for-a-test"
+USER_ROLES = ("roles/cloudsql.client", "roles/cloudsql.instanceUser")
+FLAGS = [{"name": "cloudsql.iam_authentication", "value": "on"}]
+SETTINGS = {"tier": "db-custom-2-8192", "edition": "ENTERPRISE", "databaseFlags": FLAGS}
+
+
+def instance(name: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "region": LOCATION, "databaseVersion": "POSTGRES_18", "settings": SETTINGS | settings}
+
+
+@pytest.fixture(scope="module")
+def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedRegion]:
+    data_dir = tmp_path_factory.mktemp("region")
+    with served(data_dir) as region:
+        yield region
+    remove_all(data_dir)
+
+
+@pytest.fixture(scope="module")
+def sql(region: ServedRegion) -> Any:
+    return region.client("sqladmin", "v1beta4")
+
+
+@pytest.fixture(scope="module")
+def app(region: ServedRegion) -> service_account.Credentials:
+    return region.account(PROJECT, "validibot-app", *USER_ROLES)
+
+
+@pytest.fixture(scope="module")
+def pg(sql: Any, app: service_account.Credentials) -> str:
+    """An instance with a database `app`, the built-in user `bob` and the IAM user `validibot-app@…`; its name."""
+    sql.instances().insert(project=PROJECT, body=instance("pg") | {"rootPassword": PASSWORD}).execute()
+    sql.databases().insert(project=PROJECT, instance="pg", body={"name": "app"}).execute()
+    sql.users().insert(project=PROJECT, instance="pg", body={"name": "bob", "password": PASSWORD}).execute()
+    iam_user = {
+        "name": f"validibot-app@{PROJECT}.iam",
+        "type": "CLOUD_IAM_SERVICE_ACCOUNT",
+        "databaseRoles": ["cloudsqlsuperuser"],
+    }
+    sql.users().insert(project=PROJECT, instance="pg", body=iam_user).execute()
+    return "pg"
+
+
+def host(region: ServedRegion, name: str = NAME) -> str:
+    return str(socket_root(region.region) / name)
+
+
+def log_in(region: ServedRegion, user: str, password: str, database: str = "app", name: str = NAME) -> str:
+    with psycopg.connect(host=host(region, name), user=user, password=password, dbname=database) as connection:
+        row = connection.execute("SELECT current_user").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def token_of(region: ServedRegion, account: str) -> str:
+    return region.region.tokens.access_token(f"{account}@{PROJECT}.iam.gserviceaccount.com")
+
+
+def run_program(region: ServedRegion, program: str, *arguments: str, user: str, password: str) -> str:
+    binary = find_binaries(18, layout_of(region.region.settings.data_dir)).path(program)
+    environment = os.environ | {"PGHOST": host(region), "PGUSER": user, "PGPASSWORD": password, "PGDATABASE": "app"}
+    answer = subprocess.run(
+        [binary, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def refusal(request: Any) -> tuple[int, str, str]:
+    with pytest.raises(HttpError) as refused:
+        request.execute()
+    error = json.loads(refused.value.content)["error"]
+    return error["code"], error["errors"][0]["reason"], error["message"]
+
+
+# Instances
+
+
+def test_an_instance_answers_with_the_defaults_of_cloud_sql(sql: Any, pg: str) -> None:
+    found = sql.instances().get(project=PROJECT, instance=pg).execute()
+
+    assert found["state"] == "RUNNABLE"
+    assert found["connectionName"] == NAME
+    assert found["ipAddresses"][0]["type"] == "PRIMARY"
+    assert found["settings"] == {
+        **SETTINGS,
+        "kind": "sql#settings",
+        "activationPolicy": "ALWAYS",
+        "availabilityType": "ZONAL",
+        "connectorEnforcement": "NOT_REQUIRED",
+        "dataDiskSizeGb": "10",
+        "dataDiskType": "PD_SSD",
+        "deletionProtectionEnabled": False,
+        "pricingPlan": "PER_USE",
+        "replicationType": "SYNCHRONOUS",
+        "settingsVersion": "1",
+        "storageAutoResize": True,
+        "storageAutoResizeLimit": "0",
+        "locationPreference": {"zone": f"{LOCATION}-a", "kind": "sql#locationPreference"},
+        "backupConfiguration": {
+            "kind": "sql#backupConfiguration",
+            "enabled": False,
+            "startTime": "00:00",
+            "transactionLogRetentionDays": 7,
+            "backupRetentionSettings": {"retainedBackups": 7, "retentionUnit": "COUNT"},
+            "backupTier": "STANDARD",
+            "transactionalLogStorageState": "CLOUD_STORAGE",
+        },
+        "ipConfiguration": {
+            "ipv4Enabled": True,
+            "sslMode": "ALLOW_UNENCRYPTED_AND_ENCRYPTED",
+            "serverCaMode": "GOOGLE_MANAGED_INTERNAL_CA",
+            "requireSsl": False,
+        },
+    }
+
+
+def test_version_one_of_the_api_answers_the_same_instance(region: ServedRegion, sql: Any, pg: str) -> None:
+    found = region.client("sqladmin", "v1").instances().get(project=PROJECT, instance=pg).execute()
+
+    assert found == sql.instances().get(project=PROJECT, instance=pg).execute()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tier": "db-custom-3-8192"}, "Invalid request: Invalid tier (db-custom-3-8192): 3 CPUs"),
+        ({"edition": "ENTERPRISE_PLUS"}, "Invalid Tier (db-custom-2-8192) for (ENTERPRISE_PLUS) Edition."),
+        (
+            {"backupConfiguration": {"enabled": True, "transactionLogRetentionDays": 14}},
+            "Invalid request: Transaction log retention is 14 days, but must be between 1 and 7 for edition ENT",
+        ),
+        ({"dataDiskSizeGb": "5"}, "Invalid request: Disk size is 5 GB"),
+        (
+            {"ipConfiguration": {"ipv4Enabled": False}},
+            "Invalid request: At least one of Public IP or Private IP or PSC connectivity must be enabled",
+        ),
+        ({"databaseFlags": [{"name": "fsync", "value": "off"}]}, "Flag requested is not valid: fsync."),
+        ({"databaseFlags": [{"name": "colour", "value": "red"}]}, "Flag requested is not valid: colour."),
+        (
+            {"databaseFlags": [{"name": "work_mem", "value": "63"}]},
+            "Value requested is not valid: '63' for flag work_mem",
+        ),
+    ],
+)
+def test_settings_that_cloud_sql_refuses_leave_no_instance(sql: Any, change: dict[str, Any], message: str) -> None:
+    code, _, answer = refusal(sql.instances().insert(project=PROJECT, body=instance("wrong", **change)))
+
+    assert code == 400
+    assert answer.startswith(message)
+    assert refusal(sql.instances().get(project=PROJECT, instance="wrong"))[:2] == (404, "instanceDoesNotExist")
+
+
+def test_a_version_without_binaries_is_refused_with_the_places_that_were_searched(sql: Any) -> None:
+    body = instance("old") | {"databaseVersion": "POSTGRES_9_6"}
+    assert "localgcp runs PostgreSQL only" in refusal(sql.instances().insert(project=PROJECT, body=body))[2]
+
+    body = instance("future") | {"databaseVersion": "POSTGRES_20"}
+    message = refusal(sql.instances().insert(project=PROJECT, body=body))[2]
+
+    assert "POSTGRES_20 needs the binaries of PostgreSQL 20" in message
+    assert "/usr/lib/postgresql/20/bin" in message
+
+
+def test_a_second_instance_of_one_name_is_refused(sql: Any, pg: str) -> None:
+    code, reason, _ = refusal(sql.instances().insert(project=PROJECT, body=instance(pg)))
+
+    assert (code, reason) == (409, "instanceAlreadyExists")
+
+
+def test_a_protected_instance_is_deleted_only_after_the_protection(region: ServedRegion, sql: Any) -> None:
+    body = instance("kept", deletionProtectionEnabled=True)
+    sql.instances().insert(project=PROJECT, body=body).execute()
+
+    code, _, message = refusal(sql.instances().delete(project=PROJECT, instance="kept"))
+
+    assert (code, message[:26]) == (400, "The instance is protected.")
+    change = {"settings": {"deletionProtectionEnabled": False}}
+    sql.instances().patch(project=PROJECT, instance="kept", body=change).execute()
+    operation = sql.instances().delete(project=PROJECT, instance="kept").execute()
+    assert (operation["status"], operation["operationType"], operation["targetId"]) == ("DONE", "DELETE", "kept")
+    assert not Path(host(region, f"{PROJECT}:{LOCATION}:kept")).exists()
+    assert refusal(sql.instances().get(project=PROJECT, instance="kept"))[0] == 404
+
+
+def test_flags_and_the_tier_reach_postgres_also_when_they_change(region: ServedRegion, sql: Any) -> None:
+    name = f"{PROJECT}:{LOCATION}:tuned"
+    flags = [{"name": "log_min_duration_statement", "value": "1000"}]
+    body = instance("tuned", databaseFlags=flags, tier="db-f1-micro") | {"rootPassword": PASSWORD}
+    sql.instances().insert(project=PROJECT, body=body).execute()
+
+    def shown(*settings: str) -> list[str]:
+        with psycopg.connect(host=host(region, name), user="postgres", password=PASSWORD) as connection:
+            return [str(connection.execute(f"SHOW {setting}").fetchone()[0]) for setting in settings]  # type: ignore[index]
+
+    before = shown("log_min_duration_statement", "max_connections")
+    flags = [{"name": "log_min_duration_statement", "value": "500"}, {"name": "max_connections", "value": "120"}]
+    current = sql.instances().get(project=PROJECT, instance="tuned").execute()
+    current["settings"] |= {"databaseFlags": flags, "tier": "db-custom-1-3840"}
+    sql.instances().update(project=PROJECT, instance="tuned", body=current).execute()
+
+    assert before == ["1s", "25"]
+    assert shown("log_min_duration_statement", "max_connections") == ["500ms", "120"]
+    # The body that was read before the change is one version behind.
+    assert refusal(sql.instances().update(project=PROJECT, instance="tuned", body=current))[0] == 412
+    sql.instances().delete(project=PROJECT, instance="tuned").execute()
+
+
+def test_an_instance_that_is_never_active_is_stopped_and_comes_back_with_its_rows(
+    region: ServedRegion, sql: Any
+) -> None:
+    name = f"{PROJECT}:{LOCATION}:sleeper"
+    sql.instances().insert(project=PROJECT, body=instance("sleeper") | {"rootPassword": PASSWORD}).execute()
+    with psycopg.connect(host=host(region, name), user="postgres", password=PASSWORD) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+
+    def activate(policy: str) -> None:
+        body = {"settings": {"activationPolicy": policy}}
+        sql.instances().patch(project=PROJECT, instance="sleeper", body=body).execute()
+
+    activate("NEVER")
+
+    with pytest.raises(psycopg.OperationalError):
+        log_in(region, "postgres", PASSWORD, "postgres", name)
+    assert "instance is not running" in refusal(sql.users().list(project=PROJECT, instance="sleeper"))[2]
+    activate("ALWAYS")
+    with psycopg.connect(host=host(region, name), user="postgres", password=PASSWORD) as connection:
+        assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+    operation = sql.instances().restart(project=PROJECT, instance="sleeper").execute()
+    assert (operation["status"], operation["operationType"]) == ("DONE", "RESTART")
+    sql.instances().delete(project=PROJECT, instance="sleeper").execute()
+
+
+def test_an_encrypted_only_instance_refuses_plain_tcp_and_keeps_its_socket(region: ServedRegion, sql: Any) -> None:
+    name = f"{PROJECT}:{LOCATION}:closed"
+    network = {
+        "ipv4Enabled": False,
+        "privateNetwork": f"projects/{PROJECT}/global/networks/n",
+        "sslMode": "ENCRYPTED_ONLY",
+    }
+    body = instance("closed", ipConfiguration=network) | {"rootPassword": PASSWORD}
+    sql.instances().insert(project=PROJECT, body=body).execute()
+    found = sql.instances().get(project=PROJECT, instance="closed").execute()
+
+    assert [address["type"] for address in found["ipAddresses"]] == ["PRIVATE"]
+    with pytest.raises(psycopg.OperationalError, match="no encryption"):
+        psycopg.connect(
+            host=found["ipAddresses"][0]["ipAddress"], user="postgres", password=PASSWORD, dbname="postgres"
+        )
+    assert log_in(region, "postgres", PASSWORD, "postgres", name) == "postgres"
+    sql.instances().delete(project=PROJECT, instance="closed").execute()
+
+
+# Databases and users
+
+
+def test_a_database_belongs_to_cloudsqlsuperuser_and_is_gone_after_its_deletion(
+    region: ServedRegion, sql: Any, pg: str
+) -> None:
+    body = {"name": "orders", "charset": "UTF8", "collation": "en_US.UTF8"}
+    sql.databases().insert(project=PROJECT, instance=pg, body=body).execute()
+
+    found = sql.databases().get(project=PROJECT, instance=pg, database="orders").execute()
+    owner = run_program(
+        region,
+        "psql",
+        "-Atc",
+        "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'orders'",
+        user="bob",
+        password=PASSWORD,
+    )
+
+    assert {name: found[name] for name in body} == body
+    assert owner.strip() == "cloudsqlsuperuser"
+    code, _, message = refusal(sql.databases().insert(project=PROJECT, instance=pg, body=body))
+    assert code == 400
+    assert message == 'Invalid request: failed to create database orders. Detail: pq: database "orders" already exists.'
+    sql.databases().delete(project=PROJECT, instance=pg, database="orders").execute()
+    listed = sql.databases().list(project=PROJECT, instance=pg).execute()["items"]
+    assert [database["name"] for database in listed] == ["postgres", "app"]
+
+
+def test_a_changed_password_replaces_the_one_before(region: ServedRegion, sql: Any, pg: str) -> None:
+    users = sql.users()
+    users.insert(project=PROJECT, instance=pg, body={"name": "carol", "password": PASSWORD}).execute()
+
+    body = {"name": "carol", "password": "another-password"}
+    users.update(project=PROJECT, instance=pg, name="carol", body=body).execute()
+
+    assert log_in(region, "carol", "another-password") == "carol"
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        log_in(region, "carol", PASSWORD)
+    users.delete(project=PROJECT, instance=pg, name="carol").execute()
+    assert "carol" not in [user["name"] for user in users.list(project=PROJECT, instance=pg).execute()["items"]]
+
+
+def test_creating_a_user_again_is_no_error_and_sets_the_password(region: ServedRegion, sql: Any, pg: str) -> None:
+    for password in (PASSWORD, "the-second-password"):
+        body = {"name": "dave", "password": password}
+        sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
+
+    assert log_in(region, "dave", "the-second-password") == "dave"
+
+
+def test_a_user_that_owns_a_table_cannot_be_deleted(region: ServedRegion, sql: Any, pg: str) -> None:
+    sql.users().insert(project=PROJECT, instance=pg, body={"name": "owner", "password": PASSWORD}).execute()
+    run_program(region, "psql", "-c", "CREATE TABLE owned (n int)", user="owner", password=PASSWORD)
+
+    code, reason, message = refusal(sql.users().delete(project=PROJECT, instance=pg, name="owner"))
+
+    assert (code, reason) == (400, "invalid")
+    assert message == (
+        'Invalid request: failed to delete user owner: . role "owner" cannot be dropped because some objects depend on '
+        "it Details: 1 object in database app."
+    )
+    run_program(region, "psql", "-c", "DROP TABLE owned", user="owner", password=PASSWORD)
+    sql.users().delete(project=PROJECT, instance=pg, name="owner").execute()
+
+
+def test_a_built_in_user_creates_roles_and_databases_and_is_no_superuser(region: ServedRegion, pg: str) -> None:
+    statements = "CREATE ROLE reader; GRANT pg_monitor TO reader; CREATE DATABASE scratch; DROP DATABASE scratch"
+    for statement in statements.split("; "):
+        run_program(region, "psql", "-v", "ON_ERROR_STOP=1", "-c", statement, user="bob", password=PASSWORD)
+
+    with (
+        psycopg.connect(host=host(region), user="bob", password=PASSWORD, dbname="app") as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute("SELECT pg_read_file('/etc/passwd')")
+    with pytest.raises(psycopg.OperationalError):
+        log_in(region, "bob", PASSWORD, "cloudsqladmin")
+
+
+def test_an_unknown_database_role_is_refused_and_leaves_no_user(sql: Any, pg: str) -> None:
+    body = {"name": "eve", "password": PASSWORD, "databaseRoles": ["nobody_knows"]}
+
+    code, _, message = refusal(sql.users().insert(project=PROJECT, instance=pg, body=body))
+
+    assert (code, message) == (400, 'Invalid request: role "nobody_knows" does not exist.')
+    assert refusal(sql.users().get(project=PROJECT, instance=pg, name="eve"))[0] == 404
+
+
+def test_an_iam_user_has_the_roles_it_was_given_and_no_others(region: ServedRegion, sql: Any, pg: str) -> None:
+    region.account(PROJECT, "reader-account", *USER_ROLES)
+    body = {"name": f"reader-account@{PROJECT}.iam.gserviceaccount.com", "type": "CLOUD_IAM_SERVICE_ACCOUNT"}
+    sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
+
+    listed = {user["name"]: user for user in sql.users().list(project=PROJECT, instance=pg).execute()["items"]}
+
+    assert listed[f"validibot-app@{PROJECT}.iam"]["databaseRoles"] == ["cloudsqlsuperuser"]
+    assert listed[f"validibot-app@{PROJECT}.iam"]["type"] == "CLOUD_IAM_SERVICE_ACCOUNT"
+    assert "databaseRoles" not in listed[f"reader-account@{PROJECT}.iam"]
+    with (
+        psycopg.connect(
+            host=host(region),
+            user=f"reader-account@{PROJECT}.iam",
+            password=token_of(region, "reader-account"),
+            dbname="app",
+        ) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute("CREATE TABLE mine (n int)")
+
+
+# Access tokens as passwords
+
+
+def test_psql_and_pg_dump_log_in_with_an_access_token_over_the_socket(region: ServedRegion, pg: str) -> None:
+    user, token = f"validibot-app@{PROJECT}.iam", token_of(region, "validibot-app")
+    run_program(region, "psql", "-c", "CREATE TABLE runs AS SELECT 7 AS n", user=user, password=token)
+
+    dump = run_program(region, "pg_dump", "--table=runs", user=user, password=token)
+
+    assert "COPY public.runs (n) FROM stdin;\n7\n" in dump
+    run_program(region, "psql", "-c", "DROP TABLE runs", user=user, password=token)
+
+
+def test_a_token_that_is_not_good_for_the_user_is_refused(region: ServedRegion, pg: str) -> None:
+    user = f"validibot-app@{PROJECT}.iam"
+    region.account(PROJECT, "other-account", *USER_ROLES)
+    expired = region.region.tokens.access_token(f"validibot-app@{PROJECT}.iam.gserviceaccount.com", lifetime=-1)
+
+    for password in ("nonsense", token_of(region, "other-account"), expired, PASSWORD):
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            log_in(region, user, password)
+
+
+def test_a_login_needs_the_permission_at_that_moment(region: ServedRegion, sql: Any, pg: str) -> None:
+    region.account(PROJECT, "late-account")
+    body = {"name": f"late-account@{PROJECT}.iam", "type": "CLOUD_IAM_SERVICE_ACCOUNT"}
+    sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
+    token = token_of(region, "late-account")
+
+    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+        log_in(region, f"late-account@{PROJECT}.iam", token)
+    member = f"serviceAccount:late-account@{PROJECT}.iam.gserviceaccount.com"
+    region.region.iam.add_binding(f"cloudresourcemanager/projects/{PROJECT}", "roles/cloudsql.instanceUser", member)
+
+    assert log_in(region, f"late-account@{PROJECT}.iam", token) == f"late-account@{PROJECT}.iam"
+
+
+def test_without_the_flag_no_iam_user_logs_in(region: ServedRegion, sql: Any, app: service_account.Credentials) -> None:
+    name = f"{PROJECT}:{LOCATION}:plain"
+    sql.instances().insert(project=PROJECT, body=instance("plain", databaseFlags=[])).execute()
+    body = {"name": f"validibot-app@{PROJECT}.iam", "type": "CLOUD_IAM_SERVICE_ACCOUNT"}
+    sql.users().insert(project=PROJECT, instance="plain", body=body).execute()
+    token = token_of(region, "validibot-app")
+
+    with pytest.raises(psycopg.OperationalError):
+        log_in(region, f"validibot-app@{PROJECT}.iam", token, "postgres", name)
+    sql.instances().patch(project=PROJECT, instance="plain", body={"settings": {"databaseFlags": FLAGS}}).execute()
+
+    assert log_in(region, f"validibot-app@{PROJECT}.iam", token, "postgres", name) == f"validibot-app@{PROJECT}.iam"
+    sql.instances().delete(project=PROJECT, instance="plain").execute()
+
+
+# Google's connector
+
+
+@pytest.mark.parametrize("driver", ["pg8000", "psycopg"])
+@pytest.mark.parametrize("with_iam", [False, True])
+def test_googles_connector_connects(
+    region: ServedRegion, pg: str, app: service_account.Credentials, driver: str, with_iam: bool
+) -> None:
+    user = f"validibot-app@{PROJECT}.iam" if with_iam else "bob"
+    with Connector(credentials=app, sqladmin_api_endpoint=f"{region.url}/sqladmin", enable_iam_auth=with_iam) as google:
+        password = {} if with_iam else {"password": PASSWORD}
+        connection = google.connect(NAME, driver, user=user, db="app", **password)
+        try:
+            cursor = connection.cursor()
+            cursor.execute("SELECT current_user, repeat('x', 3000000)")
+            name, large = cursor.fetchone()
+        finally:
+            connection.close()
+
+    assert (name, len(large)) == (user, 3_000_000)
+
+
+@pytest.mark.parametrize("with_iam", [False, True])
+def test_googles_connector_connects_with_asyncpg(
+    region: ServedRegion, pg: str, app: service_account.Credentials, with_iam: bool
+) -> None:
+    user = f"validibot-app@{PROJECT}.iam" if with_iam else "bob"
+
+    async def connect() -> str:
+        async with await create_async_connector(
+            credentials=app, sqladmin_api_endpoint=f"{region.url}/sqladmin", enable_iam_auth=with_iam
+        ) as google:
+            password = {} if with_iam else {"password": PASSWORD}
+            connection = await google.connect_async(NAME, "asyncpg", user=user, db="app", **password)
+            try:
+                return str(await connection.fetchval("SELECT current_user"))
+            finally:
+                await connection.close()
+
+    assert asyncio.run(connect()) == user
+
+
+def test_a_connector_without_the_permission_is_refused_by_name(region: ServedRegion, pg: str) -> None:
+    stranger = region.account(PROJECT, "stranger")
+
+    with (
+        Connector(
+            credentials=stranger, sqladmin_api_endpoint=f"{region.url}/sqladmin", ip_type=IPTypes.PUBLIC
+        ) as google,
+        pytest.raises(Exception, match=r"cloudsql\.instances\.(get|connect)"),
+    ):
+        google.connect(NAME, "pg8000", user="bob", password=PASSWORD, db="app")
+
+
+def test_a_certificate_needs_cloudsql_instances_connect(region: ServedRegion, pg: str) -> None:
+    region.account(PROJECT, "viewing-account", "roles/cloudsql.viewer")
+    viewer = region.client("sqladmin", "v1beta4", token_of(region, "viewing-account"))
+
+    for request in (
+        viewer.connect().generateEphemeralCert(project=PROJECT, instance=pg, body={"public_key": public_key()}),
+        viewer.sslCerts().createEphemeral(project=PROJECT, instance=pg, body={"public_key": public_key()}),
+    ):
+        code, _, message = refusal(request)
+        assert code == 403
+        assert "cloudsql.instances.connect" in message
+
+
+def test_the_connectors_port_answers_only_clients_with_a_certificate_of_the_instance(
+    region: ServedRegion, sql: Any, pg: str, tmp_path: Path
+) -> None:
+    settings = sql.connect().get(project=PROJECT, instance=pg).execute()
+    address = settings["ipAddresses"][0]["ipAddress"]
+    (tmp_path / "server.pem").write_text(settings["serverCaCert"]["cert"])
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    request = {"public_key": public_key(key)}
+    own = (
+        sql.connect()
+        .generateEphemeralCert(project=PROJECT, instance=pg, body=request)
+        .execute()["ephemeralCert"]["cert"]
+    )
+    foreign = authority_of(tmp_path / "other", "p:l:other", "127.0.0.1").sign_client(
+        public_key(key), None, timedelta(hours=1)
+    )
+
+    def answer_to(certificate: str | None) -> bytes:
+        context = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
+        context.check_hostname = False
+        if certificate is not None:
+            (tmp_path / "client.pem").write_text(certificate + private_key(key))
+            context.load_cert_chain(tmp_path / "client.pem")
+        try:
+            with socket.create_connection((address, PORT), timeout=10) as raw, context.wrap_socket(raw) as stream:
+                stream.sendall(struct.pack("!II", 8, SSL_REQUEST))
+                return stream.recv(1)
+        except (ssl.SSLError, ConnectionError):
+            return b""
+
+    # This build of Postgres answers N: there is no second TLS inside the first.
+    assert answer_to(own) == b"N"
+    assert answer_to(None) == b""
+    assert answer_to(foreign.public_bytes(serialization.Encoding.PEM).decode()) == b""
+
+
+def public_key(key: rsa.RSAPrivateKey | None = None) -> str:
+    public = (key or rsa.generate_private_key(public_exponent=65537, key_size=2048)).public_key()
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def private_key(key: rsa.RSAPrivateKey) -> str:
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+
+
+# What the provider sends
+
+RECORDINGS = Path(__file__).parents[3] / "shared" / "provider" / "recordings"
+
+
+@pytest.mark.skipif(not RECORDINGS.exists(), reason="recordings of the real provider are not present")
+def test_every_recorded_request_of_the_provider_is_accepted(region: ServedRegion) -> None:
+    recorded = {name: json.loads((RECORDINGS / f"sql-{name}.json").read_text()) for name in ("database", "user")}
+    instances = json.loads((RECORDINGS / "sql-databaseinstance.json").read_text())
+    staging = next(variant for variant in instances["variants"] if variant["resource"] == "db-staging")
+    others = [one for file in recorded.values() for one in (file, *file["variants"])]
+    updates = [one["update"]["requests"] for one in (*others, instances) if one["update"]]
+    steps = [instances["create"], staging["create"], *(one["create"] for one in others), *updates]
+    steps += [one["delete"] for one in (*others, staging, instances)]
+    token = region.region.tokens.access_token("operator@localgcp.iam.gserviceaccount.com")
+    refused = []
+
+    with httpx.Client(base_url=region.url, headers={"authorization": f"Bearer {token}"}, timeout=60) as client:
+        for request in (request for step in steps for request in step if request["path"].startswith("/sqladmin/")):
+            answer = client.request(request["method"], request["path"], params=request["query"], json=request["body"])
+            body = answer.json()
+            if answer.status_code != 200 or "error" in body or body.get("status", "DONE") != "DONE":
+                refused.append((request["method"], request["path"], body))
+
+    assert refused == []
