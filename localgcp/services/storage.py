@@ -1,0 +1,585 @@
+"""Cloud Storage: the JSON API's methods. Contents move through `localgcp.storage.transfers` and the XML API.
+
+Every method checks its permission itself, against the bucket: a bucket that does not exist is 404 for everybody who is
+somebody, and an object's permission is asked of the object. What Google offers beyond the methods below (access control
+lists, HMAC keys, folders, managed folders, notifications, caches, relocation) is refused by name.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from starlette.responses import Response
+
+from localgcp import discovery
+from localgcp.errors import (
+    Aborted,
+    AlreadyExists,
+    ApiError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    Unauthenticated,
+    Unimplemented,
+)
+from localgcp.region import Region
+from localgcp.service import Call, Service
+from localgcp.storage import buckets, globs
+from localgcp.storage.batch import batch_app
+from localgcp.storage.cloud_storage import CloudStorage, of
+from localgcp.storage.objects import WRITABLE, StoredObject
+from localgcp.storage.preconditions import NotModified, Preconditions, number
+from localgcp.storage.transfers import download, download_app, refuse_legacy_acl, upload_app
+from localgcp.storage.xml_api import xml_app
+from localgcp.store import Resource
+
+LIFECYCLE_INTERVAL = timedelta(seconds=30)
+PUBLIC = frozenset({"allUsers", "allAuthenticatedUsers"})
+
+service = Service("storage:v1")
+for _method in discovery.load("storage:v1").methods:
+    service.permissions[_method] = None  # `method` checks
+
+service.mount("/upload/storage/v1", upload_app)
+service.mount("/resumable/upload/storage/v1", upload_app)
+service.mount("/download/storage/v1", download_app)
+service.mount("/batch/storage/v1", batch_app)
+service.mount("/", xml_app)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageCall:
+    """A call, the bucket and object that its path names, and the Cloud Storage it is about."""
+
+    call: Call
+    storage: CloudStorage
+    #: Path parameters as they were sent: an object's name may look like a project's and is left alone.
+    params: Mapping[str, str]
+    bucket: Resource
+
+    @property
+    def query(self) -> dict[str, Any]:
+        return self.call.query
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self.call.body
+
+    @property
+    def name(self) -> str:
+        return self.params["object"]
+
+    @property
+    def preconditions(self) -> Preconditions:
+        return Preconditions.from_query(self.call.query, self.call.request.headers)
+
+    @property
+    def generation(self) -> int | None:
+        return number(self.call.query, "generation")
+
+    def check(self, permission: str, name: str | None = None) -> None:
+        self.storage.check(self.call.principal, permission, self.bucket, name)
+
+    def answer(self, found: StoredObject) -> dict[str, Any]:
+        return self.storage.objects.to_json(found, full=self.call.query.get("projection") == "full")
+
+
+Behaviour = Callable[[StorageCall], Any]
+
+
+def method(*ids: str, permission: str | None) -> Callable[[Behaviour], Behaviour]:
+    """Register a method of a bucket or object, with the permission that it needs on what its path names."""
+
+    def register(behaviour: Behaviour) -> Behaviour:
+        @functools.wraps(behaviour)
+        def handler(call: Call) -> Any:
+            storage = of(call.region)
+            params = _params(call)
+            bucket = storage.objects.bucket(params["bucket"])
+            request = StorageCall(call=call, storage=storage, params=params, bucket=bucket)
+            if permission is not None:
+                request.check(permission, params.get("object"))
+            try:
+                return behaviour(request)
+            except NotModified:
+                return Response(status_code=304)
+
+        service.method(*ids)(handler)
+        return behaviour
+
+    return register
+
+
+@dataclass(frozen=True)
+class BucketVersion:
+    """A bucket as preconditions see it."""
+
+    bucket: Mapping[str, Any]
+
+    @property
+    def generation(self) -> int:
+        return int(self.bucket["generation"])
+
+    @property
+    def metageneration(self) -> int:
+        return int(self.bucket["metageneration"])
+
+    @property
+    def etag(self) -> str:
+        return str(self.bucket["etag"])
+
+
+# Buckets
+
+
+@service.method("buckets.insert")
+def insert_bucket(call: Call) -> Resource:
+    _check_project(call, "storage.buckets.create")
+    body = dict(call.body)
+    _refuse_bucket_acl(body, call.query)
+    if (body.get("hierarchicalNamespace") or {}).get("enabled"):
+        raise Unimplemented("Hierarchical namespaces have no behaviour in localgcp.")
+    if call.query.get("enableObjectRetention"):
+        body["objectRetention"] = {"mode": "Enabled"}
+    else:
+        body.pop("objectRetention", None)
+    number_ = call.region.project_number(call.project)
+    bucket = buckets.created(body, project_number=number_, now=call.region.clock.now())
+    try:
+        return call.store.create(f"storage/b/{bucket['name']}", bucket)
+    except AlreadyExists:
+        taken = call.store.find(f"storage/b/{bucket['name']}")
+        if taken is not None and taken["projectNumber"] == number_:
+            message = "Your previous request to create the named bucket succeeded and you already own it."
+        else:
+            message = (
+                "The requested bucket name is not available. The bucket namespace is shared by all users of the system."
+                " Please select a different name and try again."
+            )
+        raise Aborted(message, reason="conflict") from None
+
+
+@service.method("buckets.list")
+def list_buckets(call: Call) -> dict[str, Any]:
+    _check_project(call, "storage.buckets.list")
+    project_number = call.region.project_number(call.project)
+    prefix, after = call.query.get("prefix") or "", call.query.get("pageToken") or ""
+    found = sorted(
+        (
+            bucket
+            for bucket in call.store.list("storage", "b")
+            if bucket["projectNumber"] == project_number
+            and bucket["name"].startswith(prefix)
+            and bucket["name"] > after
+        ),
+        key=lambda bucket: str(bucket["name"]),
+    )
+    if call.query.get("softDeleted"):
+        found = []  # a deleted bucket is gone here: see the reference
+    limit = _limit(call.query)
+    answer: dict[str, Any] = {"kind": "storage#buckets", "items": found[:limit]}
+    if len(found) > limit:
+        answer["nextPageToken"] = found[limit - 1]["name"]
+    return answer
+
+
+@method("buckets.get", permission="storage.buckets.get")
+def get_bucket(request: StorageCall) -> Resource:
+    if request.query.get("softDeleted"):
+        raise NotFound("The specified bucket does not exist.")
+    request.preconditions.check(BucketVersion(request.bucket), reading=True)
+    return request.bucket
+
+
+@method("buckets.patch", "buckets.update", permission="storage.buckets.update")
+def change_bucket(request: StorageCall) -> Resource:
+    _refuse_bucket_acl(request.body, request.query)
+    with request.call.store.transaction():
+        current = request.storage.objects.bucket(request.bucket["name"])
+        request.preconditions.check(BucketVersion(current))
+        whole = request.call.method.id == "buckets.update"
+        changed = buckets.changed(current, request.body, whole=whole, now=request.call.region.clock.now())
+        return request.call.store.put(current.key, changed)
+
+
+@method("buckets.delete", permission="storage.buckets.delete")
+def delete_bucket(request: StorageCall) -> None:
+    name = request.bucket["name"]
+    with request.call.store.transaction():
+        current = request.storage.objects.bucket(name)
+        request.preconditions.check(BucketVersion(current))
+        if not request.storage.objects.is_empty(name):
+            raise Aborted("The bucket you tried to delete is not empty.", reason="conflict")
+        request.call.store.delete(current.key)
+    request.storage.uploads.abort_in(name)
+    request.storage.objects.forget_bucket(name)
+
+
+@method("buckets.lockRetentionPolicy", permission="storage.buckets.update")
+def lock_retention_policy(request: StorageCall) -> Resource:
+    with request.call.store.transaction():
+        current = request.storage.objects.bucket(request.bucket["name"])
+        request.preconditions.check(BucketVersion(current))
+        if "retentionPolicy" not in current:
+            raise InvalidArgument("The bucket has no retention policy to lock.", reason="invalid")
+        changed = buckets.changed(current, {}, whole=False, now=request.call.region.clock.now())
+        changed["retentionPolicy"] = changed["retentionPolicy"] | {"isLocked": True}
+        return request.call.store.put(current.key, changed)
+
+
+@method("buckets.getStorageLayout", permission="storage.objects.list")
+def get_storage_layout(request: StorageCall) -> dict[str, Any]:
+    layout = {
+        key: request.bucket[key]
+        for key in ("location", "locationType", "customPlacementConfig")
+        if key in request.bucket
+    }
+    return {"kind": "storage#storageLayout", "bucket": request.bucket["name"], **layout}
+
+
+# Policies
+
+
+@method("buckets.getIamPolicy", permission="storage.buckets.getIamPolicy")
+def get_policy(request: StorageCall) -> dict[str, Any]:
+    requested = number(request.query, "optionsRequestedPolicyVersion")
+    return _policy(request, request.call.region.iam.get_policy(request.bucket.key, requested or 1))
+
+
+@method("buckets.setIamPolicy", permission="storage.buckets.setIamPolicy")
+def set_policy(request: StorageCall) -> dict[str, Any]:
+    policy = {
+        key: value
+        for key, value in request.body.items()
+        if key in ("bindings", "etag", "version") and value is not None
+    }
+    members = {member for binding in policy.get("bindings", ()) for member in binding.get("members") or ()}
+    if members & PUBLIC and buckets.prevents_public_access(request.bucket):
+        raise PreconditionFailed(
+            "The member bindings allUsers and allAuthenticatedUsers are not allowed since public access prevention is"
+            " enforced."
+        )
+    return _policy(request, request.call.region.iam.set_policy(request.bucket.key, policy))
+
+
+@method("buckets.testIamPermissions", permission=None)
+def test_permissions(request: StorageCall) -> dict[str, Any]:
+    return _granted(request, None)
+
+
+@method("objects.testIamPermissions", permission=None)
+def test_object_permissions(request: StorageCall) -> dict[str, Any]:
+    return _granted(request, request.name)
+
+
+def _granted(request: StorageCall, name: str | None) -> dict[str, Any]:
+    wanted = request.query.get("permissions") or []
+    principal = request.call.principal
+    granted = [each for each in wanted if request.storage.allows(principal, each, request.bucket, name)]
+    answer: dict[str, Any] = {"kind": "storage#testIamPermissionsResponse"}
+    return answer | ({"permissions": granted} if granted else {})
+
+
+def _policy(request: StorageCall, policy: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kind": "storage#policy", "resourceId": f"projects/_/buckets/{request.bucket['name']}", **policy}
+
+
+# Objects
+
+
+@method("objects.list", permission="storage.objects.list")
+def list_objects(request: StorageCall) -> dict[str, Any]:
+    query = request.query
+    if query.get("versions") and query.get("softDeleted"):
+        raise InvalidArgument("versions and softDeleted cannot be specified together.", reason="invalid")
+    if query.get("filter"):
+        raise Unimplemented("Filtering objects by contexts has no behaviour in localgcp.")
+    page = request.storage.objects.page(
+        request.bucket["name"],
+        prefix=query.get("prefix") or "",
+        delimiter=query.get("delimiter") or "",
+        start_offset=query.get("startOffset") or "",
+        end_offset=query.get("endOffset") or "",
+        versions=bool(query.get("versions")),
+        soft_deleted=bool(query.get("softDeleted")),
+        include_trailing_delimiter=bool(query.get("includeTrailingDelimiter")),
+        max_results=_limit(query),
+        page_token=query.get("pageToken"),
+        **({"matches": globs.matcher(query["matchGlob"])} if query.get("matchGlob") else {}),
+    )
+    answer: dict[str, Any] = {"kind": "storage#objects"}
+    if page.items:
+        answer["items"] = [request.answer(found) for found in page.items]
+    if page.prefixes:
+        answer["prefixes"] = page.prefixes
+    if page.next_token:
+        answer["nextPageToken"] = page.next_token
+    return answer
+
+
+@method("objects.get", permission=None)
+def get_object(request: StorageCall) -> Any:
+    principal, name = request.call.principal, request.name
+    if request.query.get("alt") == "media":
+        headers = request.call.request.headers
+        is_head = request.call.request.method == "HEAD"
+        return download(request.storage, principal, request.bucket["name"], name, request.query, headers, is_head)
+    soft_deleted = bool(request.query.get("softDeleted"))
+    _, found = request.storage.readable(
+        principal, request.bucket["name"], name, request.generation, soft_deleted=soft_deleted
+    )
+    request.preconditions.check(found, reading=True)
+    return request.answer(found)
+
+
+@method("objects.insert", permission="storage.objects.create")
+def insert_object(request: StorageCall) -> None:
+    raise InvalidArgument(
+        "An object is uploaded to /upload/storage/v1/b/<bucket>/o with an uploadType.", reason="wrongUrlForUpload"
+    )
+
+
+@method("objects.patch", "objects.update", permission="storage.objects.update")
+def change_object(request: StorageCall) -> dict[str, Any]:
+    request.check("storage.objects.get", request.name)
+    override = str(request.query.get("overrideUnlockedRetention", "")).lower() == "true"
+    if "retention" in request.body:
+        request.check("storage.objects.setRetention", request.name)
+    if override:
+        request.check("storage.objects.overrideUnlockedRetention", request.name)
+    refuse_legacy_acl(
+        request.storage, request.bucket["name"], request.query.get("predefinedAcl"), request.body.get("acl")
+    )
+    changed = request.storage.objects.change(
+        request.bucket["name"],
+        request.name,
+        request.body,
+        generation=request.generation,
+        preconditions=request.preconditions,
+        whole=request.call.method.id == "objects.update",
+        override_unlocked_retention=override,
+    )
+    return request.answer(changed)
+
+
+@method("objects.delete", permission="storage.objects.delete")
+def delete_object(request: StorageCall) -> None:
+    request.storage.objects.delete(
+        request.bucket["name"], request.name, generation=request.generation, preconditions=request.preconditions
+    )
+
+
+@method("objects.restore", permission="storage.objects.restore")
+def restore_object(request: StorageCall) -> dict[str, Any]:
+    generation = request.generation
+    if generation is None:
+        raise InvalidArgument("Required parameter: generation", reason="required", location="generation")
+    if request.query.get("copySourceAcl"):
+        raise Unimplemented("Access control lists have no behaviour in localgcp.")
+    bucket = request.bucket["name"]
+    allow = request.storage.writing(request.call.principal, bucket, request.name, {})
+    restored = request.storage.objects.restore(
+        bucket, request.name, generation, preconditions=request.preconditions, allow=allow
+    )
+    return request.answer(restored)
+
+
+@service.method("objects.copy", "objects.rewrite")
+def copy_object(call: Call) -> dict[str, Any]:
+    storage = of(call.region)
+    params = _params(call)
+    target_bucket, target = params["destinationBucket"], params["destinationObject"]
+    _, source = storage.readable(
+        call.principal, params["sourceBucket"], params["sourceObject"], number(call.query, "sourceGeneration")
+    )
+    Preconditions.from_query(call.query, prefix="ifSource").check(source)
+    refuse_legacy_acl(storage, target_bucket, call.query.get("destinationPredefinedAcl"), call.body.get("acl"))
+    allow = storage.writing(call.principal, target_bucket, target, call.body)
+    # Any metadata in the body replaces all of the source's.
+    described = {
+        key: value for key, value in call.body.items() if key in WRITABLE | {"storageClass"} and value is not None
+    }
+    if call.query.get("destinationKmsKeyName") and described:
+        described["kmsKeyName"] = call.query["destinationKmsKeyName"]
+    stored = storage.objects.copy(
+        source,
+        target_bucket,
+        target,
+        described or None,
+        preconditions=Preconditions.from_query(call.query),
+        allow=allow,
+    )
+    resource = storage.objects.to_json(stored, full=call.query.get("projection") == "full")
+    if call.method.id == "objects.copy":
+        return resource
+    return {
+        "kind": "storage#rewriteResponse",
+        "totalBytesRewritten": str(stored.size),
+        "objectSize": str(stored.size),
+        "done": True,
+        "resource": resource,
+    }
+
+
+@service.method("objects.compose")
+def compose_objects(call: Call) -> dict[str, Any]:
+    storage = of(call.region)
+    params = _params(call)
+    bucket_name, name = params["destinationBucket"], params["destinationObject"]
+    bucket = storage.objects.bucket(bucket_name)
+    destination = call.body.get("destination") or {}
+    refuse_legacy_acl(storage, bucket_name, call.query.get("destinationPredefinedAcl"), destination.get("acl"))
+    allow = storage.writing(call.principal, bucket_name, name, destination)
+    sources: list[tuple[str, int | None, int | None]] = []
+    for source in call.body.get("sourceObjects") or []:
+        if not source.get("name"):
+            raise InvalidArgument("Required", reason="required", location="sourceObjects.name")
+        storage.check(call.principal, "storage.objects.get", bucket, source["name"])
+        if call.body.get("deleteSourceObjects"):
+            storage.check(call.principal, "storage.objects.delete", bucket, source["name"])
+        expected = number(source.get("objectPreconditions") or {}, "ifGenerationMatch")
+        sources.append((source["name"], number(source, "generation"), expected))
+    composed = storage.objects.compose(
+        bucket_name,
+        name,
+        sources,
+        destination,
+        preconditions=Preconditions.from_query(call.query),
+        allow=allow,
+        delete_sources=bool(call.body.get("deleteSourceObjects")),
+    )
+    return storage.objects.to_json(composed)
+
+
+@service.method("objects.move")
+def move_object(call: Call) -> dict[str, Any]:
+    storage = of(call.region)
+    params = _params(call)
+    bucket_name, source_name, name = params["bucket"], params["sourceObject"], params["destinationObject"]
+    bucket, source = storage.readable(call.principal, bucket_name, source_name)
+    storage.check(call.principal, "storage.objects.move", bucket, source_name)
+    Preconditions.from_query(call.query, prefix="ifSource").check(source)
+    allow = storage.writing(call.principal, bucket_name, name, {})
+    moved = storage.objects.move(source, name, preconditions=Preconditions.from_query(call.query), allow=allow)
+    return storage.objects.to_json(moved)
+
+
+# What is answered without behaviour, and what is refused
+
+
+@service.method("projects.serviceAccount.get")
+def get_service_account(call: Call) -> dict[str, Any]:
+    project = call.region.project_id(call.params["projectId"])
+    call.check("resourcemanager.projects.get", f"cloudresourcemanager/projects/{project}")
+    email = f"service-{call.region.project_number(project)}@gs-project-accounts.iam.gserviceaccount.com"
+    return {"kind": "storage#serviceAccount", "email_address": email}
+
+
+@method("anywhereCaches.list", permission="storage.anywhereCaches.list")
+def list_caches(request: StorageCall) -> dict[str, Any]:
+    return {"kind": "storage#anywhereCaches", "items": []}
+
+
+@method("notifications.list", permission="storage.buckets.get")
+def list_notifications(request: StorageCall) -> dict[str, Any]:
+    return {"kind": "storage#notifications", "items": []}
+
+
+@method(
+    *(
+        identifier
+        for identifier in discovery.load("storage:v1").methods
+        if identifier.partition(".")[0]
+        in ("bucketAccessControls", "defaultObjectAccessControls", "objectAccessControls")
+    ),
+    "objects.getIamPolicy",
+    "objects.setIamPolicy",
+    permission=None,
+)
+def refuse_access_controls(request: StorageCall) -> None:
+    if request.call.principal.is_anonymous:
+        raise request.storage.refusal(request.call.principal, "storage.buckets.getIamPolicy", request.bucket)
+    if buckets.is_uniform(request.bucket):
+        noun = "object" if "object" in request.params else "bucket"
+        action = "get" if request.call.request.method == "GET" else "update"
+        raise InvalidArgument(
+            f"Cannot use ACL API to {action} {noun} policy when uniform bucket-level access is enabled. Read more at"
+            " https://cloud.google.com/storage/docs/uniform-bucket-level-access",
+            reason="invalid",
+        )
+    raise Unimplemented(
+        "Access control lists have no behaviour in localgcp: enable uniform bucket-level access and grant roles."
+    )
+
+
+def _refused(call: Call) -> None:
+    if call.principal.is_anonymous:
+        raise Unauthenticated(f"Anonymous caller does not have access to storage.{call.method.id}.", reason="required")
+    raise Unimplemented(f"storage.{call.method.id} has no behaviour in localgcp.")
+
+
+for _method in discovery.load("storage:v1").methods:
+    service.handlers.setdefault(_method, _refused)
+
+
+# Time
+
+
+@service.on_start
+async def start(region: Region) -> None:
+    storage = of(region)
+    await region.run_in_thread(storage.recover)
+    region.spawn(_apply_lifecycle(region))
+
+
+async def _apply_lifecycle(region: Region) -> None:
+    while True:
+        await asyncio.sleep(LIFECYCLE_INTERVAL.total_seconds())
+        await region.run_in_thread(of(region).apply_lifecycle)
+
+
+@service.on_stop
+async def stop(region: Region) -> None:
+    of(region).uploads.close()
+
+
+def _check_project(call: Call, permission: str) -> None:
+    """Raises as Google words it for a permission on the project."""
+    if not call.region.iam.allows(call.principal, permission, f"cloudresourcemanager/projects/{call.project}"):
+        who = call.principal.email or "Anonymous caller"
+        message = (
+            f"{who} does not have {permission} access to the Google Cloud project. Permission '{permission}' denied on"
+            " resource (or it may not exist)."
+        )
+        refusal: type[ApiError] = Unauthenticated if call.principal.is_anonymous else PermissionDenied
+        raise refusal(message, reason="required" if call.principal.is_anonymous else "forbidden")
+
+
+def _refuse_bucket_acl(body: Mapping[str, Any], query: Mapping[str, Any]) -> None:
+    given = [name for name in ("acl", "defaultObjectAcl") if body.get(name)]
+    given += [
+        name
+        for name in ("predefinedAcl", "predefinedDefaultObjectAcl")
+        if query.get(name) not in (None, "", "private", "projectPrivate")
+    ]
+    if given:
+        raise Unimplemented(
+            f"{given[0]}: access control lists have no behaviour in localgcp: enable uniform bucket-level access and"
+            " grant roles."
+        )
+
+
+def _params(call: Call) -> dict[str, str]:
+    raw_path: str = call.request.scope["raw_path"].decode("ascii").partition("?")[0]
+    return call.method.path_parameters(raw_path.partition("/storage/v1/")[2].rstrip("/"))
+
+
+def _limit(query: Mapping[str, Any]) -> int:
+    limit = query.get("maxResults")
+    if limit is not None and limit < 0:
+        raise InvalidArgument(f"Invalid value for maxResults: {limit}", reason="invalid", location="maxResults")
+    return min(limit or 1000, 1000)

@@ -1,0 +1,107 @@
+"""`ifGenerationMatch` and its relatives: what must hold for a request to be carried out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from localgcp.errors import ApiError, InvalidArgument, PreconditionFailed
+
+MESSAGE = "At least one of the pre-conditions you specified did not hold."
+
+
+class NotModified(ApiError):
+    """The answer 304 to a read whose `…NotMatch` does not hold. It has no body."""
+
+    status, code, default_reason = 304, "NOT_MODIFIED", "notModified"
+
+
+class Versioned(Protocol):
+    @property
+    def generation(self) -> int: ...
+    @property
+    def metageneration(self) -> int: ...
+    @property
+    def etag(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preconditions:
+    generation_match: int | None = None
+    generation_not_match: int | None = None
+    metageneration_match: int | None = None
+    metageneration_not_match: int | None = None
+    etag_match: tuple[str, ...] = ()
+    etag_not_match: tuple[str, ...] = ()
+
+    @classmethod
+    def from_query(
+        cls, query: Mapping[str, Any], headers: Mapping[str, str] | None = None, *, prefix: str = "if"
+    ) -> "Preconditions":
+        """Out of query parameters (`ifGenerationMatch`, or `ifSource…` by `prefix`) and the headers If-(None-)Match."""
+        return cls(
+            generation_match=number(query, f"{prefix}GenerationMatch"),
+            generation_not_match=number(query, f"{prefix}GenerationNotMatch"),
+            metageneration_match=number(query, f"{prefix}MetagenerationMatch"),
+            metageneration_not_match=number(query, f"{prefix}MetagenerationNotMatch"),
+            etag_match=_etags((headers or {}).get("if-match")),
+            etag_not_match=_etags((headers or {}).get("if-none-match")),
+        )
+
+    @classmethod
+    def from_xml_headers(cls, headers: Mapping[str, str]) -> "Preconditions":
+        return cls(
+            generation_match=number(headers, "x-goog-if-generation-match"),
+            metageneration_match=number(headers, "x-goog-if-metageneration-match"),
+            etag_match=_etags(headers.get("if-match")),
+            etag_not_match=_etags(headers.get("if-none-match")),
+        )
+
+    def check(self, found: Versioned | None, *, reading: bool = False) -> None:
+        """`found` is what the request is about, None when it does not exist.
+
+        Raises:
+            PreconditionFailed: something must match and does not, or must not and does.
+            NotModified: the latter, when `reading`.
+        """
+        generation = found.generation if found else 0
+        metageneration = found.metageneration if found else 0
+        etag = found.etag if found else None
+        if self.generation_match not in (None, generation) or self.metageneration_match not in (None, metageneration):
+            raise PreconditionFailed(MESSAGE)
+        if self.etag_match and etag not in self.etag_match and not ("*" in self.etag_match and found):
+            raise PreconditionFailed(MESSAGE)
+        is_same = (
+            self.generation_not_match == generation
+            or (found is not None and self.metageneration_not_match == metageneration)
+            or etag in self.etag_not_match
+            or ("*" in self.etag_not_match and found is not None)
+        )
+        if is_same:
+            raise NotModified("Not Modified") if reading else PreconditionFailed(MESSAGE)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value not in (None, ())}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Preconditions":
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+NONE = Preconditions()
+
+
+def number(values: Mapping[str, Any], name: str) -> int | None:
+    """Raises InvalidArgument naming the parameter."""
+    text = values.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f"Invalid long value: '{text}'.", reason="invalid", location=name) from None
+
+
+def _etags(header: str | None) -> tuple[str, ...]:
+    if not header:
+        return ()
+    return tuple(item.strip().removeprefix("W/").strip('"') for item in header.split(",") if item.strip())

@@ -1,0 +1,521 @@
+"""The XML API: `/<bucket>/<object>`, which signed URLs, browsers and Google's transfer manager use.
+
+Objects and multipart uploads are whole; buckets can be listed. Buckets are made and changed through the JSON API.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from localgcp.errors import (
+    ApiError,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    Unauthenticated,
+    Unimplemented,
+)
+from localgcp.iam.principal import Principal
+from localgcp.storage import cors, media, signing
+from localgcp.storage.cloud_storage import CloudStorage, of
+from localgcp.storage.http import principal_of
+from localgcp.storage.objects import StoredObject, check_name
+from localgcp.storage.preconditions import MESSAGE, NotModified, Preconditions, number
+from localgcp.storage.ranges import RangeNotSatisfiable
+from localgcp.storage.transfers import continue_session, refuse_legacy_acl
+from localgcp.storage.uploads import Upload
+from localgcp.store import Resource
+
+NAMESPACE = "http://doc.s3.amazonaws.com/2006-03-01"
+MAX_COMPLETE_BYTES = 2 * 1024 * 1024
+log = logging.getLogger(__name__)
+
+#: Query parameters that override headers of the answer, as signed URLs use them.
+OVERRIDES = {
+    "response-content-disposition": "Content-Disposition",
+    "response-content-type": "Content-Type",
+    "response-content-encoding": "Content-Encoding",
+    "response-content-language": "Content-Language",
+    "response-cache-control": "Cache-Control",
+}
+PROPERTY_HEADERS = {
+    "cache-control": "cacheControl",
+    "content-disposition": "contentDisposition",
+    "content-encoding": "contentEncoding",
+    "content-language": "contentLanguage",
+    "content-type": "contentType",
+    "x-goog-custom-time": "customTime",
+    "x-goog-storage-class": "storageClass",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class XmlCall:
+    request: Request
+    storage: CloudStorage
+    principal: Principal
+    bucket: str
+    name: str
+    query: Mapping[str, str]
+
+
+async def xml_app(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    storage = of(scope["region"])
+    bucket, name = _target(request)
+    try:
+        response = await _answer(request, storage, bucket, name)
+    except ClientDisconnect:
+        return
+    except signing.SignatureError as error:
+        response = _error(error.status, error.code, error.message, {"Details": error.details, **error.elements})
+    except ApiError as error:
+        response = _refusal(error)
+    except Exception:
+        log.exception("%s %s", request.method, request.url.path)
+        response = _refusal(Internal("We encountered an internal error. Please try again."))
+    origin = request.headers.get("origin")
+    if origin is not None and request.method != "OPTIONS":
+        rules = await storage.region.run_in_thread(_cors_rules, storage, bucket)
+        for key, value in cors.headers_for(rules, origin, request.method).items():
+            response.headers[key] = value
+    await response(scope, receive, send)
+
+
+async def _answer(request: Request, storage: CloudStorage, bucket: str, name: str) -> Response:
+    region = storage.region
+    pairs = parse_qsl(request.url.query, keep_blank_values=True)
+    query = {key: value for key, value in pairs}
+    if not bucket:
+        raise NotFound(f"The requested URL {request.url.path} was not found on this server.", reason="NoSuchBucket")
+    if request.method == "OPTIONS":
+        rules = await region.run_in_thread(_cors_rules, storage, bucket)
+        wanted = request.headers.get("access-control-request-headers", "")
+        asked = request.headers.get("access-control-request-method")
+        return Response(headers=cors.preflight(rules, request.headers.get("origin"), asked, wanted))
+    if query.get("upload_id") and request.method in ("PUT", "DELETE"):
+        # A session's id authorises its requests, whoever started it.
+        result = await continue_session(request, storage, query["upload_id"])
+        return result if isinstance(result, Response) else _stored(result[1])
+    principal = (
+        await region.run_in_thread(_signer, request, storage, pairs)
+        if signing.is_signed(query)
+        else (await principal_of(request, storage))
+    )
+    call = XmlCall(request=request, storage=storage, principal=principal, bucket=bucket, name=name, query=query)
+    method = "GET" if request.method == "HEAD" else request.method
+    if not name:
+        if method == "GET" and "uploads" in query:
+            return await region.run_in_thread(_list_uploads, call)
+        if method == "GET":
+            return await region.run_in_thread(_list_objects, call)
+        raise Unimplemented("Buckets are made, changed and deleted through the JSON API.")
+    if "acl" in query:
+        raise Unimplemented("Access control lists have no behaviour in localgcp.")
+    match method:
+        case "GET":
+            return await region.run_in_thread(_list_parts if "uploadId" in query else _get, call)
+        case "PUT":
+            return await (_put_part(call) if "uploadId" in query else _put(call))
+        case "DELETE":
+            return await region.run_in_thread(_abort if "uploadId" in query else _delete, call)
+        case "POST" if "uploads" in query:
+            return await region.run_in_thread(_initiate, call)
+        case "POST" if "uploadId" in query:
+            return await _complete(call)
+        case "POST" if request.headers.get("x-goog-resumable", "").lower() == "start":
+            return await region.run_in_thread(_start_resumable, call)
+    raise Unimplemented(f"{request.method} is not served here: form uploads have no behaviour in localgcp.")
+
+
+def _get(call: XmlCall) -> Response:
+    bucket, found = call.storage.readable(call.principal, call.bucket, call.name, number(call.query, "generation"))
+    headers = call.request.headers
+    etag = media.xml_etag(found)
+    try:
+        # Entity tags are compared here: the XML API has others than the JSON API.
+        others = {key: value for key, value in headers.items() if not key.startswith("if-")}
+        Preconditions.from_xml_headers(others).check(found, reading=True)
+        given = [tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")]
+        if etag in given or "*" in given:
+            raise NotModified("Not Modified")
+    except NotModified:
+        return Response(status_code=304, headers={"ETag": etag})
+    if headers.get("if-match") and etag not in headers["if-match"] and headers["if-match"].strip() != "*":
+        raise PreconditionFailed(MESSAGE)
+    overrides = {header: call.query[key] for key, header in OVERRIDES.items() if call.query.get(key)}
+    if any(ord(char) < 32 for value in overrides.values() for char in value):
+        raise InvalidArgument("A response header cannot hold control characters.")
+    return media.respond(
+        call.storage.files,
+        found,
+        headers,
+        is_public=lambda: call.storage.is_public(bucket, call.name),
+        etag=etag,
+        extra=media.metadata_headers(found),
+        overrides=overrides,
+        is_head=call.request.method == "HEAD",
+    )
+
+
+async def _put(call: XmlCall) -> Response:
+    storage, region = call.storage, call.storage.region
+    headers = call.request.headers
+    if headers.get("x-goog-copy-source"):
+        return await region.run_in_thread(_copy, call)
+    properties = _properties(call)
+    preconditions = Preconditions.from_xml_headers(headers)
+
+    def may_write() -> Any:
+        check_name(call.name)
+        refuse_legacy_acl(storage, call.bucket, headers.get("x-goog-acl"), None)
+        return storage.writing(call.principal, call.bucket, call.name, properties)
+
+    allow = await region.run_in_thread(may_write)
+    check = media.expected_digests({}, headers)
+    content = await media.store(call.request.stream(), storage.files)
+
+    def insert() -> StoredObject:
+        try:
+            check(content)
+            return storage.objects.insert(
+                call.bucket, call.name, content, properties, preconditions=preconditions, allow=allow
+            )
+        except BaseException:
+            storage.files.delete([content.id])
+            raise
+
+    return _stored(await region.run_in_thread(insert))
+
+
+def _copy(call: XmlCall) -> Response:
+    headers = call.request.headers
+    source_bucket, _, source_name = unquote(headers["x-goog-copy-source"]).lstrip("/").partition("/")
+    generation = number(headers, "x-goog-copy-source-generation")
+    _, source = call.storage.readable(call.principal, source_bucket, source_name, generation)
+    allow = call.storage.writing(call.principal, call.bucket, call.name, {})
+    replaces = headers.get("x-goog-metadata-directive", "COPY").upper() == "REPLACE"
+    stored = call.storage.objects.copy(
+        source,
+        call.bucket,
+        call.name,
+        _properties(call) if replaces else None,
+        preconditions=Preconditions.from_xml_headers(headers),
+        allow=allow,
+    )
+    return _xml(
+        f"<CopyObjectResult xmlns='{NAMESPACE}'><LastModified>{stored.updated}</LastModified>"
+        f"<ETag>{escape(media.xml_etag(stored))}</ETag></CopyObjectResult>"
+    )
+
+
+def _delete(call: XmlCall) -> Response:
+    bucket = call.storage.objects.bucket(call.bucket)
+    call.storage.check(call.principal, "storage.objects.delete", bucket, call.name)
+    call.storage.objects.delete(
+        call.bucket,
+        call.name,
+        generation=number(call.query, "generation"),
+        preconditions=Preconditions.from_xml_headers(call.request.headers),
+    )
+    return Response(status_code=204)
+
+
+def _start_resumable(call: XmlCall) -> Response:
+    properties = _properties(call)
+    if call.request.headers.get("x-upload-content-type"):
+        properties["contentType"] = call.request.headers["x-upload-content-type"]
+    check_name(call.name)
+    call.storage.writing(call.principal, call.bucket, call.name, properties)
+    upload = call.storage.uploads.begin(
+        "resumable",
+        call.bucket,
+        call.name,
+        principal=call.principal.email,
+        properties=properties,
+        preconditions=Preconditions.from_xml_headers(call.request.headers),
+        size=number(call.request.headers, "x-upload-content-length"),
+    )
+    host = call.request.headers.get("host", "")
+    path = f"/{quote(call.bucket)}/{quote(call.name)}"
+    location = f"{call.request.url.scheme}://{host}{path}?{urlencode({'upload_id': upload.id})}"
+    headers = {"Location": location, "X-GUploader-UploadID": upload.id, "Content-Length": "0"}
+    return Response(status_code=201, headers=headers)
+
+
+def _list_objects(call: XmlCall) -> Response:
+    bucket = call.storage.objects.bucket(call.bucket)
+    call.storage.check(call.principal, "storage.objects.list", bucket)
+    query = call.query
+    after = query.get("marker") or query.get("start-after")
+    limit = min(number(query, "max-keys") or 1000, 1000)
+    page = call.storage.objects.page(
+        call.bucket,
+        prefix=query.get("prefix", ""),
+        delimiter=query.get("delimiter", ""),
+        start_offset=f"{after}\0" if after else "",
+        max_results=limit,
+        page_token=query.get("continuation-token"),
+    )
+    contents = "".join(
+        f"<Contents><Key>{escape(found.name)}</Key><Generation>{found.generation}</Generation>"
+        f"<MetaGeneration>{found.metageneration}</MetaGeneration><LastModified>{found.updated}</LastModified>"
+        f"<ETag>{escape(media.xml_etag(found))}</ETag><Size>{found.size}</Size></Contents>"
+        for found in page.items
+    )
+    prefixes = "".join(
+        f"<CommonPrefixes><Prefix>{escape(prefix)}</Prefix></CommonPrefixes>" for prefix in page.prefixes
+    )
+    following = ""
+    if page.next_token:
+        last = max([found.name for found in page.items[-1:]] + page.prefixes[-1:])
+        following = (
+            f"<NextMarker>{escape(last)}</NextMarker>"
+            f"<NextContinuationToken>{escape(page.next_token)}</NextContinuationToken>"
+        )
+    return _xml(
+        f"<ListBucketResult xmlns='{NAMESPACE}'><Name>{escape(call.bucket)}</Name>"
+        f"<Prefix>{escape(query.get('prefix', ''))}</Prefix><MaxKeys>{limit}</MaxKeys>"
+        f"<IsTruncated>{'true' if page.next_token else 'false'}</IsTruncated>{following}{contents}{prefixes}"
+        "</ListBucketResult>"
+    )
+
+
+# Multipart uploads
+
+
+def _initiate(call: XmlCall) -> Response:
+    properties = _properties(call)
+    check_name(call.name)
+    call.storage.writing(call.principal, call.bucket, call.name, properties)
+    upload = call.storage.uploads.begin(
+        "multipart",
+        call.bucket,
+        call.name,
+        principal=call.principal.email,
+        properties=properties,
+        preconditions=Preconditions.from_xml_headers(call.request.headers),
+    )
+    return _xml(
+        f"<InitiateMultipartUploadResult xmlns='{NAMESPACE}'><Bucket>{escape(call.bucket)}</Bucket>"
+        f"<Key>{escape(call.name)}</Key><UploadId>{upload.id}</UploadId></InitiateMultipartUploadResult>"
+    )
+
+
+async def _put_part(call: XmlCall) -> Response:
+    storage, region = call.storage, call.storage.region
+    upload = await region.run_in_thread(_upload_of, call)
+    part_number = number(call.query, "partNumber")
+    if part_number is None:
+        raise InvalidArgument("partNumber is required")
+    check = media.expected_digests({}, call.request.headers)
+    content = await media.store(call.request.stream(), storage.files)
+
+    def put() -> Response:
+        try:
+            check(content)
+            part = storage.uploads.put_part(upload, part_number, content)
+        except BaseException:
+            storage.files.delete([content.id])
+            raise
+        return Response(headers={"ETag": part.etag, "X-Goog-Hash": _part_hash(part.crc32c, part.md5)})
+
+    return await region.run_in_thread(put)
+
+
+async def _complete(call: XmlCall) -> Response:
+    region = call.storage.region
+    upload = await region.run_in_thread(_upload_of, call)
+    body = bytearray()
+    async for chunk in call.request.stream():
+        body += chunk
+        if len(body) > MAX_COMPLETE_BYTES:
+            raise InvalidArgument("The XML you provided is too large.", reason="EntityTooLarge")
+    asked = _asked_parts(bytes(body))
+
+    def complete() -> Response:
+        allow = call.storage.writing(call.principal, call.bucket, call.name, upload.properties)
+        stored = call.storage.uploads.complete(upload, asked, allow)
+        location = f"{call.storage.api_url}/{quote(call.bucket)}/{quote(call.name)}"
+        response = _xml(
+            f"<CompleteMultipartUploadResult xmlns='{NAMESPACE}'><Location>{escape(location)}</Location>"
+            f"<Bucket>{escape(call.bucket)}</Bucket><Key>{escape(call.name)}</Key>"
+            f"<ETag>{escape(media.xml_etag(stored))}</ETag></CompleteMultipartUploadResult>"
+        )
+        response.headers["X-Goog-Generation"] = str(stored.generation)
+        response.headers["X-Goog-Hash"] = media.goog_hash(stored)
+        return response
+
+    return await region.run_in_thread(complete)
+
+
+def _abort(call: XmlCall) -> Response:
+    call.storage.uploads.abort(_upload_of(call).id)
+    return Response(status_code=204)
+
+
+def _list_parts(call: XmlCall) -> Response:
+    upload = _upload_of(call)
+    parts = "".join(
+        f"<Part><PartNumber>{part.number}</PartNumber><LastModified>{part.modified}</LastModified>"
+        f"<ETag>{escape(part.etag)}</ETag><Size>{part.size}</Size></Part>"
+        for part in call.storage.uploads.parts(upload)
+    )
+    return _xml(
+        f"<ListPartsResult xmlns='{NAMESPACE}'><Bucket>{escape(call.bucket)}</Bucket><Key>{escape(call.name)}</Key>"
+        f"<UploadId>{upload.id}</UploadId><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>"
+    )
+
+
+def _list_uploads(call: XmlCall) -> Response:
+    bucket = call.storage.objects.bucket(call.bucket)
+    call.storage.check(call.principal, "storage.multipartUploads.list", bucket)
+    uploads = "".join(
+        f"<Upload><Key>{escape(upload.name)}</Key><UploadId>{upload.id}</UploadId>"
+        f"<StorageClass>{escape(upload.properties.get('storageClass') or bucket['storageClass'])}</StorageClass>"
+        f"<Initiated>{upload.created}</Initiated></Upload>"
+        for upload in call.storage.uploads.multipart_in(call.bucket)
+    )
+    return _xml(
+        f"<ListMultipartUploadsResult xmlns='{NAMESPACE}'><Bucket>{escape(call.bucket)}</Bucket>"
+        f"<IsTruncated>false</IsTruncated>{uploads}</ListMultipartUploadsResult>"
+    )
+
+
+def _upload_of(call: XmlCall) -> Upload:
+    """The multipart upload that the query names, when it is of this object and the caller may write it."""
+    bucket = call.storage.objects.bucket(call.bucket)
+    call.storage.check(call.principal, "storage.objects.create", bucket, call.name)
+    try:
+        upload = call.storage.uploads.get(call.query["uploadId"], "multipart")
+    except NotFound:
+        upload = None
+    if upload is None or (upload.bucket, upload.name) != (call.bucket, call.name):
+        raise NotFound("The requested upload was not found.", reason="NoSuchUpload")
+    return upload
+
+
+def _asked_parts(body: bytes) -> list[tuple[int, str]]:
+    try:
+        if b"<!" in body:  # declarations, and so entities, have no place in this document
+            raise ElementTree.ParseError
+        root = ElementTree.fromstring(body)  # noqa: S314 (without declarations there is nothing to expand)
+    except ElementTree.ParseError:
+        raise InvalidArgument("The XML you provided was not well-formed.", reason="MalformedXML") from None
+    asked = []
+    for element in root:
+        if element.tag.rpartition("}")[2] != "Part":
+            continue
+        texts = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in element}
+        try:
+            asked.append((int(texts["PartNumber"]), texts["ETag"]))
+        except (KeyError, ValueError):
+            raise InvalidArgument("The XML you provided was not well-formed.", reason="MalformedXML") from None
+    return asked
+
+
+# Who calls, and answers
+
+
+def _signer(request: Request, storage: CloudStorage, pairs: list[tuple[str, str]]) -> Principal:
+    region = storage.region
+    signed = signing.SignedRequest(
+        method=request.method,
+        path=request.scope["raw_path"].decode("ascii").partition("?")[0],
+        query=pairs,
+        headers={name: value for name, value in request.headers.items()},
+    )
+    email = signing.verify(signed, now=region.clock.now(), verifies=region.tokens.verify_signature)
+    return Principal(email=email)
+
+
+def _properties(call: XmlCall) -> dict[str, Any]:
+    headers = call.request.headers
+    properties: dict[str, Any] = {field: headers[name] for name, field in PROPERTY_HEADERS.items() if headers.get(name)}
+    metadata = {
+        name.removeprefix("x-goog-meta-"): unquote(value)
+        for name, value in headers.items()
+        if name.startswith("x-goog-meta-")
+    }
+    return properties | ({"metadata": metadata} if metadata else {})
+
+
+def _cors_rules(storage: CloudStorage, bucket: str) -> list[Mapping[str, Any]]:
+    found: Resource | None = storage.region.store.find(f"storage/b/{bucket}")
+    rules: list[Mapping[str, Any]] = (found or {}).get("cors") or []
+    return rules
+
+
+def _target(request: Request) -> tuple[str, str]:
+    raw_path = request.scope["raw_path"].decode("ascii").partition("?")[0]
+    bucket, _, name = raw_path.lstrip("/").partition("/")
+    return unquote(bucket), unquote(name)
+
+
+def _stored(stored: StoredObject) -> Response:
+    return Response(
+        headers={
+            "ETag": media.xml_etag(stored),
+            "X-Goog-Generation": str(stored.generation),
+            "X-Goog-Metageneration": str(stored.metageneration),
+            "X-Goog-Hash": media.goog_hash(stored),
+            "X-Goog-Stored-Content-Length": str(stored.size),
+            "Content-Length": "0",
+        }
+    )
+
+
+def _part_hash(crc32c: int, md5: bytes) -> str:
+    return f"crc32c={media.crc32c_text(crc32c)},md5={media.digest_text(md5)}"
+
+
+def _xml(body: str) -> Response:
+    return Response("<?xml version='1.0' encoding='UTF-8'?>" + body, media_type="application/xml; charset=UTF-8")
+
+
+def _error(status: int, code: str, message: str, details: Mapping[str, str]) -> Response:
+    elements = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in details.items() if text)
+    response = _xml(f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>{elements}</Error>")
+    response.status_code = status
+    return response
+
+
+def _refusal(error: ApiError) -> Response:
+    if error.status == 304:
+        return Response(status_code=304)
+    message, details = error.message, {}
+    match error:
+        case NotFound() if error.message.startswith("No such object"):
+            code, message, details = "NoSuchKey", "The specified key does not exist.", {"Details": error.message}
+        case NotFound() if error.reason == "notFound":
+            code = "NoSuchBucket"
+        case Unauthenticated() if error.reason == "required":
+            # Nobody in particular is refused, not asked to log in.
+            return _error(403, "AccessDenied", "Access denied.", {"Details": error.message})
+        case Unauthenticated():
+            code, message, details = "AuthenticationRequired", "Authentication required.", {"Details": error.message}
+        case PermissionDenied():
+            code, message, details = "AccessDenied", "Access denied.", {"Details": error.message}
+        case RangeNotSatisfiable():
+            code, message = "InvalidRange", "The requested range cannot be satisfied."
+        case InvalidArgument():
+            code = error.reason if error.reason[:1].isupper() else "InvalidArgument"
+            message, details = "Invalid argument.", {"Details": error.message}
+        case _:
+            code = {412: "PreconditionFailed", 501: "NotImplemented", 503: "ServiceUnavailable"}.get(
+                error.status, error.reason if error.reason[:1].isupper() else "InternalError"
+            )
+    response = _error(error.status, code, message, details)
+    if isinstance(error, RangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.size}"
+    return response
