@@ -1,0 +1,1 @@
+"""Google Cloud, as the application uses it: the only package that imports Google's clients."""

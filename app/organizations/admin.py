@@ -1,0 +1,44 @@
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils import timezone
+
+from app.organizations.models import ApiKey, Organization
+
+if TYPE_CHECKING:  # the generics exist in the stubs only
+    _OrganizationAdmin = admin.ModelAdmin[Organization]
+    _ApiKeyAdmin = admin.ModelAdmin[ApiKey]
+else:
+    _OrganizationAdmin = _ApiKeyAdmin = admin.ModelAdmin
+
+
+@admin.register(Organization)
+class OrganizationAdmin(_OrganizationAdmin):
+    list_display = ("slug", "name", "data_region", "created_at")
+    list_filter = ("data_region",)
+    search_fields = ("slug", "name")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
+        return ("data_region", "created_at") if obj else ("created_at",)
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(_ApiKeyAdmin):
+    """Keys are made by `create_organization`, which takes the hash of a key: no page ever shows one."""
+
+    list_display = ("prefix", "organization", "name", "last_used_at", "revoked_at")
+    list_filter = ("organization",)
+    readonly_fields = ("organization", "prefix", "sha256", "created_at", "last_used_at")
+    actions: ClassVar = ["revoke"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a revoked key still explains the jobs it made
+
+    @admin.action(description="Revoke the selected API keys")
+    def revoke(self, request: HttpRequest, queryset: Any) -> None:
+        revoked = queryset.filter(revoked_at=None).update(revoked_at=timezone.now())
+        self.message_user(request, f"{revoked} API keys revoked.")

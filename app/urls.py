@@ -1,0 +1,21 @@
+"""Addresses, by role: what the web service serves, the worker does not, and the other way round.
+
+`/healthz` and `/readyz` belong to both, and are answered by a middleware.
+"""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, path
+
+from app.settings import env
+
+urlpatterns: list[URLPattern | URLResolver] = []
+
+if env.role == "web":
+    from app.web.api import api
+    from app.web.pages import home
+
+    urlpatterns += [
+        path("", home, name="home"),
+        path("admin/", admin.site.urls),
+        path("api/", api.urls),
+    ]

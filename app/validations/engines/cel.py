@@ -1,0 +1,143 @@
+"""CEL rules over a JSON document, by cel-expr-python (the C++ runtime).
+
+A rule holds when its result has the type BOOL and is True. The runtime reports run-time errors as values of the type
+ERROR, and `!document.a` of a missing `a` is such a value: anything but True is a finding, never a pass.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cel_expr_python import cel
+
+from app.validations.engines.limits import MAX_EXPRESSION_LENGTH, MAX_MACRO_DEPTH
+from app.validations.engines.results import Finding, Refused, Report, Severity, over_budget
+
+_ENVIRONMENT: Final = cel.NewEnv(variables={"document": cel.Type.DYN})
+_LITERAL = re.compile(
+    r"//[^\n]*+|[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|'(?:[^'\\\n]|\\.)*+'|\"(?:[^\"\\\n]|\\.)*+\")", re.DOTALL
+)
+_MACRO_OR_BRACKET = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|filter|map)\s*\(|[()]")
+_INTEGERS = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    id: str
+    expression: str
+    message: str
+    severity: Severity
+
+
+def validate(document: Any, rules: list[Rule], report: Report, progress: Any) -> None:
+    """Add a finding for each rule that does not hold. `progress` is told which rule comes next. Raises: Refused."""
+    compiled = [_compiled(index, rule) for index, rule in enumerate(rules)]
+    _refuse_unrepresentable(document)
+    activation = _ENVIRONMENT.Activation({"document": document})
+    for index, (rule, expression) in enumerate(zip(rules, compiled, strict=True)):
+        progress(f"rules[{index}]")
+        try:
+            result = expression.eval(activation)
+        except RuntimeError as error:
+            if "budget" in str(error):
+                raise over_budget(
+                    f"rules[{index}].expression",
+                    f"rule {rule.id!r} visits too many elements: {error}",
+                    "visit fewer elements: the rule may make about 10,000 steps through lists and maps",
+                ) from None
+            raise Refused(
+                "not-evaluable",
+                "The rule cannot be evaluated",
+                field=f"rules[{index}].expression",
+                detail=f"rule {rule.id!r}: {error}",
+                remedy="simplify the rule",
+            ) from None
+        kind = result.type()
+        if kind == cel.Type.BOOL and result.value() is True:
+            continue
+        if kind == cel.Type.BOOL:
+            finding = Finding(severity=rule.severity, code=f"cel/{rule.id}", message=rule.message)
+        elif kind == cel.Type.ERROR:
+            finding = Finding(
+                severity=Severity.ERROR,
+                code=f"cel/{rule.id}",
+                message=f"the rule could not be evaluated: {result.value()}",
+            )
+        else:
+            finding = Finding(
+                severity=Severity.ERROR,
+                code=f"cel/{rule.id}",
+                message=f"the rule's result is a {kind.name()}, not a BOOL",
+            )
+        report.add(finding)
+
+
+def _compiled(index: int, rule: Rule) -> cel.Expression:
+    field = f"rules[{index}].expression"
+    if len(rule.expression) > MAX_EXPRESSION_LENGTH:
+        raise over_budget(
+            field,
+            f"rule {rule.id!r} has {len(rule.expression)} characters",
+            f"use at most {MAX_EXPRESSION_LENGTH} characters, and several rules",
+        )
+    if _macro_depth(rule.expression) > MAX_MACRO_DEPTH:
+        raise over_budget(
+            field,
+            f"rule {rule.id!r} nests more than {MAX_MACRO_DEPTH} of all, exists, exists_one, filter and map",
+            f"nest at most {MAX_MACRO_DEPTH} of them",
+        )
+    try:
+        return _ENVIRONMENT.compile(rule.expression)
+    except RuntimeError as error:
+        if "limit" in str(error):
+            raise over_budget(field, f"rule {rule.id!r}: {error}", "nest the expression less deeply") from None
+        message = str(error).removeprefix("INVALID_ARGUMENT: ").splitlines()[0]
+        raise Refused(
+            "bad-rule",
+            "The rule is not a CEL expression",
+            field=field,
+            detail=f"rule {rule.id!r}: {message}",
+            remedy='correct the expression; the document is the variable "document"',
+        ) from None
+
+
+def _macro_depth(expression: str) -> int:
+    deepest, stack = 0, []
+    for match in _MACRO_OR_BRACKET.finditer(_LITERAL.sub("''", expression)):
+        if match[0] == ")":
+            if stack:
+                stack.pop()
+        else:
+            stack.append(match[0] != "(")
+            deepest = max(deepest, sum(stack))
+    return deepest
+
+
+def _refuse_unrepresentable(document: Any) -> None:
+    """CEL integers have 64 bits, and its texts are Unicode. The runtime meets others with an error or a crash."""
+    stack = [document]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            stack.extend(value)
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, str):
+            # isascii is a flag of the object: this costs nothing for most texts.
+            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                raise Refused(
+                    "bad-encoding",
+                    "A text is not Unicode",
+                    field="document",
+                    detail="a text has half of a surrogate pair, such as \\ud800",
+                    remedy="write the whole character, or the pair",
+                )
+        elif isinstance(value, int) and value not in _INTEGERS:
+            raise Refused(
+                "number-too-large",
+                "A number is too large for CEL",
+                field="document",
+                detail="an integer has more than 64 bits",
+                remedy="send it as a text, or as a number with a fraction",
+            )

@@ -1,0 +1,108 @@
+"""Validation jobs and their findings.
+
+Two questions, two fields: `state` says whether the job ran (an execution's SUCCESS or FAILED), `verdict` says whether
+the document passed. A job whose document is wrong is a SUCCESS with the verdict FAIL.
+"""
+
+import os
+import time
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from app.organizations.models import ApiKey, Organization
+from app.validations.engines.results import Severity, Validator
+
+
+def time_ordered_id() -> uuid.UUID:
+    """A version 7 UUID (RFC 9562): new rows land at the end of the index, and sorting by id sorts by time."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
+    return uuid.UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+
+
+class State(models.TextChoices):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+
+class Verdict(models.TextChoices):
+    PASS = "PASS"
+    FAIL = "FAIL"
+
+
+class ValidationJob(models.Model):
+    """One validation of one submission. The submission itself is the object `media_name` in the region's bucket."""
+
+    id = models.UUIDField(primary_key=True, default=time_ordered_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="validation_jobs")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.SET_NULL, null=True, related_name="+")
+    validator = models.CharField(max_length=20, choices=[(v.value, v.value) for v in Validator])
+    state = models.CharField(max_length=10, choices=State, default=State.PENDING)
+    verdict = models.CharField(max_length=4, choices=Verdict, blank=True, default="")
+    filename = models.CharField(max_length=255, blank=True, default="")
+
+    media_name = models.CharField(max_length=200)
+    content_type = models.CharField(max_length=255)
+    content_bytes = models.PositiveIntegerField()
+    content_sha256 = models.CharField(max_length=64)
+
+    errors = models.PositiveIntegerField(default=0)
+    warnings = models.PositiveIntegerField(default=0)
+    infos = models.PositiveIntegerField(default=0)
+    findings_truncated = models.BooleanField(default=False)
+    problem = models.JSONField(null=True, blank=True, help_text="Why a FAILED job failed, as a problem document.")
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    started_at = models.DateTimeField(null=True, editable=False)
+    finished_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [models.Index(fields=["organization", "-id"], name="validationjob_of_organization")]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(state__in=State.values), name="validationjob_state_is_known"),
+            models.CheckConstraint(
+                condition=Q(state=State.SUCCESS, verdict__in=Verdict.values) | ~Q(state=State.SUCCESS) & Q(verdict=""),
+                name="validationjob_verdict_iff_success",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=[State.SUCCESS, State.FAILED], finished_at__isnull=False)
+                | Q(state__in=[State.PENDING, State.RUNNING], finished_at__isnull=True),
+                name="validationjob_finished_iff_final",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.validator} {self.id}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in (State.SUCCESS, State.FAILED)
+
+
+class Finding(models.Model):
+    """One thing that a validator found. `position` keeps the validator's order."""
+
+    job = models.ForeignKey(ValidationJob, on_delete=models.CASCADE, related_name="findings")
+    position = models.PositiveSmallIntegerField()
+    severity = models.CharField(max_length=7, choices=[(s.value, s.value) for s in Severity])
+    code = models.CharField(max_length=100)
+    path = models.TextField(blank=True, default="")
+    line = models.PositiveIntegerField(null=True)
+    column = models.PositiveIntegerField(null=True)
+    message = models.TextField()
+
+    class Meta:
+        ordering: ClassVar = ["job", "position"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["job", "position"], name="finding_position_is_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.severity} {self.code}"

@@ -1,0 +1,12 @@
+"""Pages for people."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from app.settings import env
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    return render(request, "web/home.html", {"region": env.data_region.value, "host": env.public_host})
