@@ -185,7 +185,6 @@ def _selected_stack(engine: Path, command: Command) -> str | None:
 def _create(engine: Path, home: Path, project: Project, command: Command, stack: str, arguments: list[str]) -> NoReturn:
     """Create the stack from our folder, where the salt may be written; then select it where the user is."""
     target = local_stack_file(home, project, stack)
-    without_cwd = list(arguments)
     # The last one wins.
     created = subprocess.run([engine, *arguments, "--cwd", str(target.parent)])
     if created.returncode == 0 and command.selects:

@@ -29,10 +29,10 @@ use these settings nor write its own. Read in the engine (v3.259.0):
   (`declareFlagsAsEnvironmentVariables`). But one variable cannot name a file per stack.
 
 So `bin/pulumi` comes first on PATH, finds out which stack the command is about, writes the stack's file in `stacks/`
-(the repository's file of that moment, with the local salt in place of the three settings), sets the variable and becomes
-the real engine. An engine that is started by its full path works, too, because the fallback is set as well; the price is
-a line `encryptionsalt` in the repository's file. A stack file with encrypted values (`secure:`) needs the key they were
-encrypted with, here as anywhere.
+(the repository's file of that moment, with the local salt in place of the three settings), sets the variable and
+becomes the real engine. An engine started by its full path works, too, because the fallback is set as well; the price
+is a line `encryptionsalt` in the repository's file. A stack file with encrypted values (`secure:`) needs the key that
+they were encrypted with, here as anywhere.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def install(data_dir: Path, *, real_homes: tuple[Path, ...] | None = None) -> Pa
 
 
 def environment(data_dir: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that make a plain `pulumi` use this home, which it lays out first. PATH extends that of `environ`."""
+    """The variables that make a plain `pulumi` use this home, laid out first. PATH extends that of `environ`."""
     target = install(data_dir)
     given = os.environ if environ is None else environ
     command_folder = str(target / "bin")

@@ -115,7 +115,7 @@ class RandomProvider(BaseProvider):
             changes["keepers"] = "update"
         else:
             changes.update(_map_changes(old_keepers or {}, new_keepers or {}))
-        return Diff(changes=changes, replaces=list(changes))
+        return Diff(changes=changes, replaces=tuple(changes))
 
     def create(
         self, type: str, urn: str, *, inputs: Inputs, preview: bool, timeout_seconds: float | None

@@ -58,8 +58,9 @@ def decode(properties: struct_pb2.Struct) -> tuple[dict[str, Any], Mask]:
 def _decode_fields(struct: struct_pb2.Struct) -> tuple[dict[str, Any], Mask]:
     plain: dict[str, Any] = {}
     masks: dict[str | int, Mask] = {}
-    for key, value in struct.fields.items():
-        plain[key], mask = _decode_value(value)
+    # A map of protobuf has no order; a provider whose requests follow it should still send the same ones each time.
+    for key in sorted(struct.fields):
+        plain[key], mask = _decode_value(struct.fields[key])
         if mask:
             masks[key] = mask
     return plain, masks or None
