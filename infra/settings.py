@@ -36,7 +36,7 @@ class SettingsError(Exception):
 
 
 def refuse(template: str, **context: Any) -> NoReturn:
-    raise PydanticCustomError("refused", template, context)  # type: ignore[arg-type]  # it wants a LiteralString
+    raise PydanticCustomError("refused", template, context)
 
 
 class Settings(BaseModel):

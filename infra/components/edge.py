@@ -13,7 +13,8 @@ import pulumi_gcp as gcp
 from infra.components.component import Component
 
 REQUESTS_PER_MINUTE_AND_ADDRESS = 1200
-HSTS = "Strict-Transport-Security: max-age=31536000; includeSubDomains"
+# What the app itself says of its pages.
+HSTS = "Strict-Transport-Security: max-age=31536000"
 
 RULES: list[Any] = [
     {
@@ -83,7 +84,6 @@ class Edge(Component):
             protocol="HTTPS",
             backends=[{"group": group.id}],
             security_policy=armor.id,
-            custom_response_headers=[HSTS],
             log_config={"enable": True, "sample_rate": 1.0},
             opts=self.child,
         )

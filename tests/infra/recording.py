@@ -72,7 +72,7 @@ def record(program: Callable[[], None], stack: str = "test") -> list[Recorded]:
     """Run `program` until every registration has arrived, and only then return them."""
     mocks = RecordingMocks()
     pulumi.runtime.set_mocks(mocks, project="validibot", stack=stack, preview=False)
-    pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
+    pulumi.runtime.test(program)()
     assert mocks.recorded, "the program registered nothing"
     # The mock monitor accepts two resources of one name; the engine does not.
     twice = [key for key, n in Counter((r.type, r.name) for r in mocks.recorded).items() if n > 1]

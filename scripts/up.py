@@ -1,0 +1,293 @@
+"""`make up`: a region on this machine with the Australian stack in it, and one real validation through its front door.
+
+Everything that deploys is the same as on Google Cloud: Pulumi's engine, the program, the stack file. This script starts
+the region, takes the environment that it prints, and runs `pulumi up`; then it does what an operator does first, which
+is to create an organisation and to try its key.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+SCHEMA = {
+    "type": "object",
+    "required": ["building", "floor_area"],
+    "properties": {"building": {"type": "string"}, "floor_area": {"type": "number", "exclusiveMinimum": 0}},
+}
+GOOD = {"building": "Town Hall", "floor_area": 1250.5}
+BAD = {"building": "Town Hall", "floor_area": -3}
+REQUEST_SECONDS = 120
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class UpFailed(Exception):
+    """What went wrong and what to do about it."""
+
+
+def say(text: str) -> None:
+    console.print(f"[bold]make up:[/bold] {text}")
+
+
+def fail(text: str) -> NoReturn:
+    raise UpFailed(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A running region: what to set so that every client of Google's talks to it."""
+
+    environ: dict[str, str]
+
+    @classmethod
+    def start(cls) -> "Region":
+        run = subprocess.run([PYTHON, "-m", "localgcp", "up"], cwd=ROOT, check=False)
+        if run.returncode != 0:
+            fail("the region did not start; `python -m localgcp logs` may say more")
+        printed = subprocess.run(
+            [PYTHON, "-m", "localgcp", "env"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        return cls(environ={**os.environ, **exports(printed)})
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.environ.get("LOCALGCP_DATA_DIR") or ROOT / ".localgcp")
+
+    def status(self) -> dict[str, Any]:
+        printed = subprocess.run(
+            [PYTHON, "-m", "localgcp", "status", "--json"],
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environ,
+        ).stdout
+        answer: dict[str, Any] = json.loads(printed)
+        return answer
+
+
+def exports(printed: str) -> dict[str, str]:
+    """`export NAME=value` lines, as a shell would read them; PATH may refer to itself."""
+    found = {}
+    for line in printed.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["export"]:
+            for word in words[1:]:
+                name, _, value = word.partition("=")
+                found[name] = value.replace("${PATH}", os.environ["PATH"]).replace("$PATH", os.environ["PATH"])
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulumi:
+    stack: str
+    environ: dict[str, str]
+
+    def __call__(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        command = [str(ROOT / ".venv" / "bin" / "pulumi"), *arguments, "--non-interactive"]
+        # The link in .venv is the engine that bootstrap found; one that PATH happens to have may be too old.
+        return subprocess.run(command, cwd=ROOT, env=self.environ, text=True, check=False, **options)
+
+    def select(self) -> None:
+        if self("stack", "select", self.stack, capture_output=True).returncode == 0:
+            return
+        created = self("stack", "init", self.stack, capture_output=True)
+        if created.returncode != 0 and "already exists" not in created.stderr:
+            fail(f"cannot create stack {self.stack}: {created.stderr.strip()}")
+        if self("stack", "select", self.stack, capture_output=True).returncode != 0:
+            fail(f"cannot select stack {self.stack}")
+
+    def release_stale_lock(self) -> None:
+        """Remove the lock of an update whose process is gone. One that is alive keeps it, and this run ends there."""
+        backend = self.environ.get("PULUMI_BACKEND_URL", "")
+        if not backend.startswith("file://"):
+            return
+        locks = list(Path(backend.removeprefix("file://")).glob(f".pulumi/locks/**/{self.stack}/*.json"))
+        for lock in locks:
+            try:
+                holder = json.loads(lock.read_text())
+            except (OSError, ValueError):
+                holder = {}
+            process = holder.get("pid")
+            if holder.get("hostname") == socket.gethostname() and isinstance(process, int) and is_alive(process):
+                fail(f"process {process} is updating stack {self.stack}: wait for it, or end it, and run this again")
+        if locks:
+            say(f"removing the lock of an update of {self.stack} that was interrupted")
+            self("cancel", "--yes", "--stack", self.stack, capture_output=True)
+
+    def up(self) -> None:
+        self.release_stale_lock()
+        self.finish_interrupted()
+        if self("up", "--yes", "--stack", self.stack, "--skip-preview", "--suppress-permalink").returncode != 0:
+            fail(
+                "the update failed; what failed is above. What it had finished stays, and `make up` goes on from there"
+            )
+
+    def finish_interrupted(self) -> None:
+        """An update that was killed leaves operations that Pulumi does not know the end of: look at what is there."""
+        exported = self("stack", "export", "--stack", self.stack, stdout=subprocess.PIPE)
+        if exported.returncode != 0:
+            return
+        if (json.loads(exported.stdout).get("deployment") or {}).get("pending_operations"):
+            say("the last update was interrupted: reading back what it had made")
+            self("refresh", "--yes", "--stack", self.stack, "--clear-pending-creates", "--skip-preview")
+
+    def outputs(self) -> dict[str, Any]:
+        printed = self("stack", "output", "--json", "--stack", self.stack, stdout=subprocess.PIPE)
+        if printed.returncode != 0:
+            fail("the stack has no outputs")
+        answer: dict[str, Any] = json.loads(printed.stdout)
+        return answer
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def demo_key(file: Path, data_region: str) -> str:
+    """The demonstration organisation's API key: made once, kept where only its owner reads it."""
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        # 8 characters to find the row by, 32 random bytes to prove the right to it.
+        key = f"vb_{data_region.lower()}_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(key + "\n")
+        return key
+
+
+def create_organization(region: Region, outputs: dict[str, Any], key: str) -> None:
+    """Run the maintenance job with the hash of the key: neither its log nor its overrides ever hold the key itself."""
+    environ = region.environ
+    run = environ.get("GOOGLE_CLOUD_RUN_V2_CUSTOM_ENDPOINT") or "https://run.googleapis.com/v2/"
+    job = f"projects/{outputs['project']}/locations/{outputs['location']}/jobs/{outputs['jobs']['maintenance']}"
+    arguments = [
+        "create_organization",
+        *("--slug", "demo", "--name", "Demo", "--data-region", outputs["data_region"]),
+        *("--api-key-prefix", key.split("_")[2], "--api-key-hash", hashlib.sha256(key.encode()).hexdigest()),
+    ]
+    headers = {"Authorization": f"Bearer {environ['GOOGLE_OAUTH_ACCESS_TOKEN']}"}
+    with httpx.Client(headers=headers, timeout=REQUEST_SECONDS, trust_env=False) as google:
+        body = {"overrides": {"containerOverrides": [{"args": arguments}]}}
+        operation = google.post(f"{run}{job}:run", json=body).raise_for_status().json()
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while not operation.get("done"):
+            if time.monotonic() > deadline:
+                fail(f"job {job} did not end within {REQUEST_SECONDS} s")
+            time.sleep(0.3)
+            operation = google.get(f"{run}{operation['name']}").raise_for_status().json()
+    if "error" in operation:
+        fail(
+            f"creating the demonstration organisation failed: {operation['error'].get('message')}; "
+            "`python -m localgcp logs` has the job's log"
+        )
+
+
+def validate(url: str, key: str, document: dict[str, Any]) -> httpx.Response:
+    return httpx.post(
+        f"{url}/api/validations",
+        headers={"Authorization": f"Bearer {key}"},
+        json=validation_request(document),
+        timeout=REQUEST_SECONDS,
+        trust_env=False,
+    )
+
+
+def validation_request(document: dict[str, Any]) -> dict[str, Any]:
+    return {"validator": "json-schema", "schema": SCHEMA, "document": document}
+
+
+def first_validation(region: Region, outputs: dict[str, Any], url: str, key: str) -> dict[str, Any]:
+    answer = validate(url, key, GOOD)
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        say("creating the organisation `demo`")
+        create_organization(region, outputs, key)
+        answer = validate(url, key, GOOD)
+    if not answer.is_success:
+        fail(f"the front door {url} answered {answer.status_code} to a validation: {answer.text[:500]}")
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def front_door(region: Region, outputs: dict[str, Any]) -> str:
+    host = outputs["front_door"]["host"]
+    for door in region.status().get("front_doors", []):
+        if door["host"] == host and door["port_range"].startswith("443"):
+            return str(door["url"]).rstrip("/")
+    fail(f"the region has no front door for {host}; `python -m localgcp status` lists what it has")
+
+
+def show(outputs: dict[str, Any], url: str, key: str, validation: dict[str, Any], seconds: float) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("front door", f"{url}   ({outputs['front_door']['host']})")
+    table.add_row("organisation", "demo")
+    table.add_row("API key", key)
+    table.add_row("validation", f"{validation['verdict']}, {len(validation['findings'])} findings ({validation['id']})")
+    table.add_row("took", f"{seconds:.0f} s")
+    out = Console(highlight=False, soft_wrap=True)
+    out.print()
+    out.print(table)
+    out.print("\nValidate a document that is wrong:\n")
+    for line in (
+        f"  curl {url}/api/validations -H 'Authorization: Bearer {key}' \\",
+        f"    -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(validation_request(BAD)))}",
+        "",
+        'Talk to the region:  . .venv/bin/activate; eval "$(python -m localgcp env)"; pulumi preview --stack au',
+        "Stop it:             make down",
+    ):
+        out.print(line, markup=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stack", default="au")
+    wanted = parser.parse_args()
+    started = time.monotonic()
+    try:
+        region = Region.start()
+        pulumi = Pulumi(stack=wanted.stack, environ=region.environ)
+        pulumi.select()
+        say(f"pulumi up --stack {wanted.stack}")
+        pulumi.up()
+        outputs = pulumi.outputs()
+        key = demo_key(region.data_dir / f"demo-api-key-{wanted.stack}", outputs["data_region"])
+        url = front_door(region, outputs)
+        validation = first_validation(region, outputs, url, key)
+    except UpFailed as error:
+        console.print(f"[bold red]make up:[/bold red] {error}")
+        return 1
+    except (httpx.HTTPError, subprocess.CalledProcessError) as error:
+        console.print(f"[bold red]make up:[/bold red] {error}; `python -m localgcp logs` may say more")
+        return 1
+    except KeyboardInterrupt:
+        console.print("make up: interrupted; run it again to go on from here")
+        return 130
+    show(outputs, url, key, validation, time.monotonic() - started)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
