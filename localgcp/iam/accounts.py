@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS service_account_ids (
 _GOOGLE_MANAGED = re.compile(
     r"\d+-compute@developer\.gserviceaccount\.com"
     r"|\d+@(cloudservices|cloudbuild)\.gserviceaccount\.com"
+    r"|project-\d+@storage-transfer-service\.iam\.gserviceaccount\.com"
     r"|service-\d+@[a-z0-9.-]+\.gserviceaccount\.com"
     r"|p\d+-\d+@gcp-sa-cloud-sql\.iam\.gserviceaccount\.com"
     r"|[a-z0-9-]+@(appspot|system)\.gserviceaccount\.com"
