@@ -10,7 +10,7 @@ from django.core.files.storage import default_storage
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
-from ninja import Field, Query, Router, Schema
+from ninja import Field, Query, Router, Schema, Status
 
 from app.organizations.models import ApiKey, Scope
 from app.validations.engines.limits import MAX_BODY_BYTES
@@ -75,7 +75,7 @@ class JobsQuery(Schema):
     openapi_extra={"requestBody": SUBMISSION},
     summary="Validate a document",
 )
-def submit(request: HttpRequest, response: HttpResponse) -> tuple[int, dict[str, Any]]:
+def submit(request: HttpRequest, response: HttpResponse) -> Status:
     """Validates a document of up to 10 MiB while you wait.
 
     A document that breaks its schema or rules is a result: 201 with the verdict FAIL. A submission that cannot be
@@ -93,7 +93,7 @@ def submit(request: HttpRequest, response: HttpResponse) -> tuple[int, dict[str,
         job.save(force_insert=True)
         Finding.objects.bulk_create(findings)
     response.headers["Location"] = _url(job)
-    return 201, _with_findings(job, findings)
+    return Status(201, _with_findings(job, findings))
 
 
 @router.get(

@@ -1,0 +1,87 @@
+"""Django with a real Postgres, one per worker of xdist.
+
+Django reads the environment once per process, on import. So its directories are chosen here, on import, and filled by
+fixtures when a test first asks for the database.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import django
+import pytest
+
+from tests.app.environment import environment
+from tests.app.postgres import Postgres
+
+POSTGRES = Postgres.reserve()
+MEDIA = Path(tempfile.mkdtemp(prefix="vb-media-", dir="/tmp"))
+atexit.register(shutil.rmtree, MEDIA, ignore_errors=True)
+atexit.register(POSTGRES.destroy)
+
+# Replaced as a whole: a developer's shell must not decide what the tests mean.
+for name in [name for name in os.environ if name.startswith(("VALIDIBOT_", "WEB_"))]:
+    del os.environ[name]
+os.environ.update(environment(POSTGRES.directory, MEDIA))
+django.setup()
+
+from django.test import Client  # noqa: E402
+
+from app.organizations.models import ApiKey, ApiKeyText, Organization  # noqa: E402
+from app.regions import DataRegion  # noqa: E402
+from app.validations.sandbox import pool  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    POSTGRES.create()
+    yield POSTGRES
+    POSTGRES.destroy()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(postgres: Postgres) -> None:
+    """pytest-django asks for this before it creates the test database."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sandbox() -> Iterator[None]:
+    yield
+    pool().close()
+
+
+@pytest.fixture
+def organization(db: None) -> Organization:
+    return Organization.objects.create(slug="demo", name="Demo", data_region="AU")
+
+
+@pytest.fixture
+def key_text() -> ApiKeyText:
+    return ApiKeyText.generate(DataRegion.AU)
+
+
+@pytest.fixture
+def api_key(organization: Organization, key_text: ApiKeyText) -> ApiKey:
+    return ApiKey.objects.create(organization=organization, prefix=key_text.prefix, sha256=key_text.sha256)
+
+
+@pytest.fixture
+def api(api_key: ApiKey, key_text: ApiKeyText) -> Client:
+    """A client that comes through the load balancer, with the organisation's key."""
+    return Client(
+        headers={"host": "au.validibot.com", "x-forwarded-proto": "https", "authorization": f"Bearer {key_text.text}"}
+    )
+
+
+@pytest.fixture
+def submit(api: Client) -> Callable[..., Any]:
+    """Submit as JSON, and return the answer."""
+
+    def submit(**fields: Any) -> Any:
+        return api.post("/api/validations", fields, content_type="application/json")
+
+    return submit
