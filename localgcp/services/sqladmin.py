@@ -58,6 +58,7 @@ service.permissions |= {
     "connect.get": "cloudsql.instances.get",
     "connect.generateEphemeral": None,
     "sslCerts.createEphemeral": None,
+    "instances.listServerCas": "cloudsql.instances.listServerCas",
     "operations.get": "cloudsql.instances.get",
     "operations.list": "cloudsql.instances.get",
     "tiers.list": "cloudsql.instances.list",
@@ -90,7 +91,7 @@ class Instances:
 
     def authenticate(self, connection_name: str, user: str, token: str) -> bool:
         """Whether the token is of the account that the database user stands for, and the account may log in."""
-        project, _, name = connection_name.split(":")
+        project, _, name = connection_name.rsplit(":", 2)
         try:
             principal = self.region.tokens.principal(token)
         except ApiError:
@@ -108,11 +109,11 @@ class Instances:
         return allowed
 
 
-_by_region: dict[int, Instances] = {}
+_by_region: dict[Region, Instances] = {}
 
 
 def instances_of(region: Region) -> Instances:
-    return _by_region[id(region)]
+    return _by_region[region]
 
 
 # Start, stop, and what a crash left
@@ -121,7 +122,7 @@ def instances_of(region: Region) -> Instances:
 @service.on_start
 async def start(region: Region) -> None:
     instances = Instances(region)
-    _by_region[id(region)] = instances
+    _by_region[region] = instances
     await region.run_in_thread(instances.servers.open)
     await asyncio.gather(*(region.run_in_thread(recover, instances, found) for found in instances.all()))
     await region.run_in_thread(remove_orphans, instances)
@@ -130,7 +131,7 @@ async def start(region: Region) -> None:
 
 @service.on_stop
 async def stop(region: Region) -> None:
-    instances = _by_region.pop(id(region), None)
+    instances = _by_region.pop(region, None)
     if instances is not None:
         await asyncio.to_thread(lambda: instances.servers.close(stop_postgres=True))
 
@@ -146,7 +147,9 @@ def recover(instances: Instances, instance: Resource) -> None:
         elif instance["state"] == "PENDING_CREATE":
             finish_creation(instances, instance.key)
             finish_operations(instances.region, instance, "CREATE")
-        elif instance["settings"]["activationPolicy"] != "NEVER":
+        elif instance["settings"]["activationPolicy"] == "NEVER":
+            instances.servers.stop(spec_of(instance))
+        else:
             instances.servers.start(spec_of(instance))
     except Exception:
         # One broken instance must not keep the region, and every other instance, from starting.
@@ -176,10 +179,7 @@ def remove_orphans(instances: Instances) -> None:
 async def watch(instances: Instances) -> None:
     while True:
         await asyncio.sleep(WATCH_INTERVAL.total_seconds())
-        try:
-            await instances.region.run_in_thread(instances.servers.revive)
-        except Exception:
-            log.exception("a Postgres server could not be started again")
+        await instances.region.run_in_thread(instances.servers.revive)
 
 
 # Instances
@@ -258,7 +258,7 @@ def finish_creation(instances: Instances, key: str) -> None:
     kept = instance.pop("_localgcp", {})
     instances.servers.provision(spec, kept.get("rootVerifier"))
     if instance["settings"]["activationPolicy"] == "NEVER":
-        instances.servers.stop(spec.connection_name)
+        instances.servers.stop(spec)
     version = instances.servers.version(spec.major)
     instance |= {
         "state": "RUNNABLE",
@@ -325,7 +325,7 @@ def update_instance(call: Call) -> dict[str, Any]:
 def reconfigure(instances: Instances, before: Resource, after: Resource) -> None:
     servers, old, new = instances.servers, spec_of(before), spec_of(after)
     if after["settings"]["activationPolicy"] == "NEVER":
-        servers.stop(new.connection_name)
+        servers.stop(new)
     elif not servers.is_running(new.connection_name):
         servers.start(new)
     elif old != new:
@@ -392,7 +392,7 @@ def insert_database(call: Call) -> dict[str, Any]:
         # What was asked for, beside what Postgres knows: this machine may lack the locale.
         call.store.put(key, {"charset": charset, "collation": collation})
 
-    return changed(call, instance, create, "CREATE_DATABASE", key)
+    return changed(call, create, "CREATE_DATABASE", key)
 
 
 @service.method("databases.get")
@@ -430,7 +430,7 @@ def delete_database(call: Call) -> dict[str, Any]:
         if call.store.exists(key):
             call.store.delete(key)
 
-    return changed(call, instance, delete, "DELETE_DATABASE", key)
+    return changed(call, delete, "DELETE_DATABASE", key)
 
 
 def databases(call: Call) -> list[dict[str, Any]]:
@@ -471,7 +471,7 @@ def insert_user(call: Call) -> dict[str, Any]:
         with administrator(call, instance) as connection:
             admin.create_user(connection, name, type_, password, roles)
 
-    return changed(call, instance, create, "CREATE_USER", instance.key)
+    return changed(call, create, "CREATE_USER", instance.key)
 
 
 @service.method("users.update")
@@ -488,7 +488,7 @@ def update_user(call: Call) -> dict[str, Any]:
         with administrator(call, instance) as connection:
             admin.update_user(connection, name, password, roles, revoke_existing=revoke)
 
-    return changed(call, instance, update, "UPDATE_USER", instance.key)
+    return changed(call, update, "UPDATE_USER", instance.key)
 
 
 @service.method("users.delete")
@@ -500,7 +500,7 @@ def delete_user(call: Call) -> dict[str, Any]:
         with administrator(call, instance) as connection:
             admin.delete_user(connection, name)
 
-    return changed(call, instance, delete, "DELETE_USER", instance.key)
+    return changed(call, delete, "DELETE_USER", instance.key)
 
 
 @service.method("users.get")
@@ -574,6 +574,14 @@ def connect_settings(call: Call) -> dict[str, Any]:
     }
 
 
+@service.method("instances.listServerCas")
+def list_server_certificate_authorities(call: Call) -> dict[str, Any]:
+    instance = existing(call)
+    certificates = [instance["serverCaCert"]] if "serverCaCert" in instance else []
+    answer: dict[str, Any] = {"kind": "sql#instancesListServerCas", "certs": certificates}
+    return answer | ({"activeVersion": certificates[0]["sha1Fingerprint"]} if certificates else {})
+
+
 @service.method("connect.generateEphemeral")
 def generate_ephemeral_certificate(call: Call) -> dict[str, Any]:
     return {"ephemeralCert": ephemeral_certificate(call)}
@@ -645,18 +653,20 @@ def running(call: Call) -> Resource:
 
 @contextmanager
 def administrator(call: Call, instance: Resource) -> Iterator[psycopg.Connection]:
-    try:
-        connection = instances_of(call.region).servers.connect(instance["connectionName"])
-    except psycopg.OperationalError:
-        raise invalid("Invalid request since instance is not running.") from None
-    with connection:
-        yield connection
+    """A session in the instance. A restart that is under way is waited for."""
+    instances = instances_of(call.region)
+    with instances.alone(instance.key):
+        try:
+            connection = instances.servers.connect(instance["connectionName"])
+        except psycopg.OperationalError:
+            raise invalid("Invalid request since instance is not running.") from None
+        with connection:
+            yield connection
 
 
-def changed(call: Call, instance: Resource, work: Callable[[], None], kind: str, target: str) -> dict[str, Any]:
+def changed(call: Call, work: Callable[[], None], kind: str, target: str) -> dict[str, Any]:
     """Do `work` at once: it takes milliseconds, and Google refuses the request itself, not a later operation."""
-    with instances_of(call.region).alone(instance.key):
-        work()
+    work()
     return call.operation(target=target, kind=kind)
 
 

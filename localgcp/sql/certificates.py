@@ -85,7 +85,7 @@ def authority_of(directory: Path, connection_name: str, address: str) -> Authori
 
 def create_authority(directory: Path, connection_name: str, address: str) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    project, _, instance = connection_name.split(":")
+    project, _, instance = connection_name.rsplit(":", 2)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = name("Google Cloud SQL Server CA", qualifier=str(uuid.uuid4()))
     authority = (

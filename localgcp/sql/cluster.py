@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from localgcp.sql.binaries import Binaries
-from localgcp.sql.layout import Layout
+from localgcp.sql.layout import SOCKET_NAME, Layout
 
 START_TIMEOUT = timedelta(seconds=120)
 STOP_TIMEOUT = timedelta(seconds=60)
@@ -55,8 +55,10 @@ class Cluster:
         """Start unless it runs. Returns when connections are accepted, after any crash recovery."""
         if self.pid is not None:
             return
-        # Left by a machine that went down: Postgres would hesitate when the number belongs to another process today.
+        # Left by a server that was killed: Postgres would hesitate when the number belongs to another process today,
+        # or to a dead one that nobody has reaped yet.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
+        (self.sockets / f"{SOCKET_NAME}.lock").unlink(missing_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.layout.give(self.log.parent)
         deadline = time.monotonic() + START_TIMEOUT.total_seconds()

@@ -33,8 +33,10 @@ CLOUD_SQL_FLAGS: Mapping[str, str] = {
 #: Parameters of extensions, which Postgres knows only while the extension is loaded.
 EXTENSION_PREFIXES = ("auto_explain.", "cron.", "pg_stat_statements.", "pgaudit.", "pg_hint_plan.", "pglogical.")
 
-#: What Cloud SQL keeps to itself: files, addresses, TLS, replication and recovery.
+#: What Cloud SQL keeps to itself, by the beginning of Postgres' category: files, addresses, TLS, programs that the
+#: server would start, libraries that it would load, replication and recovery.
 RESERVED_CATEGORIES = (
+    "Client Connection Defaults / Shared Library Preloading",
     "Connections and Authentication / Authentication",
     "Connections and Authentication / Connection Settings",
     "Connections and Authentication / SSL",
@@ -42,31 +44,27 @@ RESERVED_CATEGORIES = (
     "Error Handling",
     "File Locations",
     "Preset Options",
-    "Process Title",
-    "Write-Ahead Log / Archive",
+    "Replication / Primary Server",
+    "Reporting and Logging / Process Title",
+    "Reporting and Logging / Where to Log",
+    "Write-Ahead Log / Archiv",
     "Write-Ahead Log / Recovery",
 )
-ALLOWED_ALL_THE_SAME = frozenset({"max_connections", "password_encryption", "tcp_keepalives_idle", "exit_on_error"})
 RESERVED = frozenset(
     {
+        "dynamic_library_path",
+        "extension_control_path",
         "fsync",
         "full_page_writes",
-        "log_destination",
-        "log_directory",
-        "log_filename",
-        "logging_collector",
-        "shared_preload_libraries",
-        "synchronous_standby_names",
-        "wal_level",
-        "wal_log_hints",
+        "output_plugin_libraries",
         "primary_conninfo",
         "primary_slot_name",
-        "jit_provider",
-        "local_preload_libraries",
-        "session_preload_libraries",
-        "dynamic_library_path",
+        "wal_level",
+        "wal_log_hints",
     }
 )
+#: In one of those categories, and allowed.
+NOT_RESERVED = frozenset({"max_connections", "password_encryption"})
 
 
 def checked_flags(rows: Iterable[Mapping[str, Any]], settings: Mapping[str, Setting]) -> dict[str, str]:
@@ -93,9 +91,9 @@ def checked_flags(rows: Iterable[Mapping[str, Any]], settings: Mapping[str, Sett
 
 
 def is_reserved(setting: Setting) -> bool:
-    if setting.name in ALLOWED_ALL_THE_SAME:
+    if setting.name in NOT_RESERVED:
         return False
-    return setting.name in RESERVED or setting.category in RESERVED_CATEGORIES or setting.context == "internal"
+    return setting.name in RESERVED or setting.category.startswith(RESERVED_CATEGORIES) or setting.context == "internal"
 
 
 def check_value(setting: Setting, value: str) -> None:

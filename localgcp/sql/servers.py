@@ -22,7 +22,7 @@ from localgcp.sql import addresses
 from localgcp.sql.admin import scram_verifier, set_password
 from localgcp.sql.binaries import find_binaries
 from localgcp.sql.certificates import Authority, authority_of
-from localgcp.sql.cluster import Cluster
+from localgcp.sql.cluster import Cluster, ClusterError
 from localgcp.sql.flags import IAM_AUTHENTICATION, LOGICAL_DECODING
 from localgcp.sql.layout import MAX_SOCKET_PATH_BYTES, SOCKET_NAME, Layout, layout_of, own_directory
 from localgcp.sql.radius import Authenticate, Responder
@@ -78,7 +78,7 @@ class Servers:
         for name in list(self._terminators):
             self._run(self._terminators.pop(name).stop())
         if stop_postgres:
-            threads = [threading.Thread(target=self._stop_quietly, args=[name]) for name in self._specs]
+            threads = [threading.Thread(target=self._stop_quietly, args=[spec]) for spec in self._specs.values()]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -163,23 +163,20 @@ class Servers:
                     raise
             self._specs[spec.connection_name] = spec
 
-    def stop(self, connection_name: str) -> None:
-        with self._lock(connection_name):
-            terminator = self._terminators.pop(connection_name, None)
+    def stop(self, spec: InstanceSpec) -> None:
+        """Shut down, also a server that another process has started. No error when it is down already."""
+        with self._lock(spec.connection_name):
+            terminator = self._terminators.pop(spec.connection_name, None)
             if terminator is not None:
                 self._run(terminator.stop())
-            spec = self._specs.pop(connection_name, None)
-            if spec is not None:
-                self._cluster(spec).stop()
+            self._specs.pop(spec.connection_name, None)
+            self._cluster(spec).stop()
 
     def delete(self, spec: InstanceSpec) -> None:
         """Stop and remove everything; what is gone already is no error."""
         with self._lock(spec.connection_name):
-            self.stop(spec.connection_name)
-            home = self.layout.home(spec.connection_name)
-            if (home / "data").exists():
-                self._cluster(spec).stop("immediate")
-            shutil.rmtree(home, ignore_errors=True)
+            self.stop(spec)
+            shutil.rmtree(self.layout.home(spec.connection_name), ignore_errors=True)
             shutil.rmtree(self.socket_directory(spec.connection_name), ignore_errors=True)
 
     def remove_home(self, home: Path) -> None:
@@ -199,8 +196,12 @@ class Servers:
                 if self._specs.get(name) is not spec or self._cluster(spec).pid is not None:
                     continue
                 log.warning("the Postgres server of %s is gone: starting it again", name)
-                self.start(spec)
-                revived.append(name)
+                try:
+                    self.start(spec)
+                except ClusterError:
+                    log.exception("%s did not come back", name)
+                else:
+                    revived.append(name)
         return revived
 
     def connect(self, connection_name: str, database: str = "postgres") -> psycopg.Connection:
@@ -282,11 +283,11 @@ class Servers:
             return
         self._terminators[spec.connection_name] = terminator
 
-    def _stop_quietly(self, connection_name: str) -> None:
+    def _stop_quietly(self, spec: InstanceSpec) -> None:
         try:
-            self.stop(connection_name)
+            self.stop(spec)
         except Exception:
-            log.exception("%s did not stop", connection_name)
+            log.exception("%s did not stop", spec.connection_name)
 
     def _lock(self, connection_name: str) -> threading.RLock:
         with self._guard:
