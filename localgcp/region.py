@@ -58,7 +58,7 @@ class Region:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.store = Store(settings.data_dir / "region.sqlite3")
         self.clock = Clock()
-        self.tokens = Tokens(self.store, self.clock, settings.api_url)
+        self.tokens = Tokens(self.store, settings.api_url)
         self.iam = Iam(self.store, self.clock)
         self.metadata = Metadata(self)
         self.logs = Logs(settings.data_dir / "logs.sqlite3", self.clock)

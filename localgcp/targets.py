@@ -1,5 +1,6 @@
 """HTTP targets: what Cloud Tasks and Cloud Scheduler call, and the tokens that they call with."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from localgcp.errors import InvalidArgument
+from localgcp.iam.acting import check_may_act_as
+from localgcp.run.http1 import ConnectionFailed, TimedOut
 
 if TYPE_CHECKING:
     from localgcp.region import Region
@@ -62,15 +65,12 @@ class Caller:
         self, *, method: str, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
     ) -> Answer:
         """Raises NoResponse when no answer came within the deadline."""
-        host = urlsplit(url).netloc
-        if host.endswith(".run.app"):
-            return await self._region.run.call(
-                method=method, url=url, headers=headers, body=body, deadline_seconds=deadline_seconds
-            )
+        if self._region.run.handles(url):
+            return await self._call_service(method, url, headers, body, deadline_seconds)
         try:
             answer = await self._client.request(
                 method,
-                url,
+                self._reachable(url),
                 headers=dict(headers),
                 content=body,
                 timeout=httpx.Timeout(deadline_seconds, connect=min(CONNECT_SECONDS, deadline_seconds)),
@@ -80,6 +80,32 @@ class Caller:
         except httpx.HTTPError as error:
             raise NoResponse(f"UNAVAILABLE: {type(error).__name__}") from None
         return Answer(status=answer.status_code, headers=answer.headers)
+
+    async def _call_service(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
+    ) -> Answer:
+        async def exchange() -> Answer:
+            response = await self._region.run.request(url, method=method, headers=headers, body=body)
+            while await response.body.read():
+                pass
+            names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            return Answer(status=response.status, headers=names)
+
+        try:
+            return await asyncio.wait_for(exchange(), deadline_seconds)
+        except TimeoutError:
+            raise NoResponse("DEADLINE_EXCEEDED") from None
+        except (ConnectionFailed, TimedOut) as error:
+            raise NoResponse(f"UNAVAILABLE: {type(error).__name__}") from None
+
+    def _reachable(self, url: str) -> str:
+        """`https://run.googleapis.com/v2/…` is this region's own API: a task may run a Cloud Run job."""
+        parts = urlsplit(url)
+        api, _, domain = parts.netloc.partition(".")
+        if domain != "googleapis.com" or api not in self._region.services:
+            return url
+        query = f"?{parts.query}" if parts.query else ""
+        return f"{self._region.settings.api_url}/{api}{parts.path}{query}"
 
     async def authorization(self, target: Mapping[str, Any], url: str) -> dict[str, str]:
         """The `Authorization` header that a target's `oidcToken` or `oauthToken` asks for, minted at this moment."""
@@ -114,5 +140,4 @@ def check_target(call: "Call", target: Mapping[str, Any], where: str, uri_field:
         email = target[kind].get("serviceAccountEmail", "")
         if not email:
             raise InvalidArgument(f"{where}.{kind}.serviceAccountEmail is required.")
-        # Only who may act as an account may have requests made in its name.
-        call.check("iam.serviceAccounts.actAs", f"iam/projects/-/serviceAccounts/{email}")
+        check_may_act_as(call, email)

@@ -1,7 +1,7 @@
 """Tokens: opaque access tokens, ID tokens, and the JWTs that accounts sign for themselves.
 
-Access tokens are kept as hashes, so the database does not hold what a caller could use. They follow the region's clock,
-which tests can move. JWTs are checked by peers that only know the machine's time, so JWTs follow that one.
+Access tokens are kept as hashes, so the database does not hold what a caller could use. All tokens follow the machine's
+time and not the region's movable clock: their holders cache them by the time they know.
 """
 
 import base64
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from localgcp.clock import Clock
 from localgcp.errors import Unauthenticated
 from localgcp.iam import accounts
 from localgcp.iam.keys import ISSUER, Keys, SigningKey
@@ -46,9 +45,8 @@ class InvalidToken(Exception):
 class Tokens:
     """Issues and checks tokens. Raises Unauthenticated where a caller's token is not good."""
 
-    def __init__(self, store: Store, clock: Clock, api_url: str) -> None:
+    def __init__(self, store: Store, api_url: str) -> None:
         self._store = store
-        self._clock = clock
         self.api_url = api_url
         self.keys = Keys(store)
         self._known: dict[bytes, tuple[str, float]] = {}
@@ -251,7 +249,7 @@ class Tokens:
         )
 
     def _now(self) -> float:
-        return self._clock.now().timestamp()
+        return time.time()
 
 
 def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:

@@ -1,0 +1,305 @@
+"""Cloud Tasks, seen by Google's client and by the target it delivers to."""
+
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+from google.api_core.exceptions import BadRequest, Conflict, Forbidden, NotFound
+from google.cloud import tasks_v2
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from tests.localgcp.fixtures import Region
+from tests.localgcp.targets import Target, serving
+
+
+def seconds(value: float) -> duration_pb2.Duration:
+    whole = int(value)
+    return duration_pb2.Duration(seconds=whole, nanos=round((value - whole) * 1e9))
+
+
+def retries(attempts: int, backoff: float = 0.05, **more: object) -> tasks_v2.RetryConfig:
+    return tasks_v2.RetryConfig(max_attempts=attempts, min_backoff=seconds(backoff), **more)
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    with serving() as target:
+        yield target
+
+
+@pytest.fixture
+def tasks(region: Region) -> tasks_v2.CloudTasksClient:
+    return region.client(tasks_v2.CloudTasksClient)
+
+
+@pytest.fixture
+def location(project: str) -> str:
+    return f"projects/{project}/locations/australia-southeast1"
+
+
+def make_queue(tasks: tasks_v2.CloudTasksClient, location: str, **settings: object) -> str:
+    queue = tasks.create_queue(parent=location, queue={"name": f"{location}/queues/jobs", **settings})
+    return str(queue.name)
+
+
+def test_a_task_is_delivered_again_until_its_target_answers_2xx(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(3))
+    target.answers(503, 429, 204)
+    request = {"name": f"{queue}/tasks/job-7", "http_request": {"url": target.url, "body": b"7"}}
+
+    tasks.create_task(parent=queue, task=request)
+    deliveries = target.wait_for(3)
+
+    assert [d.headers["X-CloudTasks-TaskRetryCount"] for d in deliveries] == ["0", "1", "2"]
+    assert [d.headers["X-CloudTasks-TaskExecutionCount"] for d in deliveries] == ["0", "0", "1"]
+    assert [d.headers.get("X-CloudTasks-TaskPreviousResponse") for d in deliveries] == [None, "503", "429"]
+    assert {d.headers["X-CloudTasks-TaskName"] for d in deliveries} == {"job-7"}
+    assert {d.headers["X-CloudTasks-QueueName"] for d in deliveries} == {"jobs"}
+    assert {d.headers["User-Agent"] for d in deliveries} == {"Google-Cloud-Tasks"}
+    assert {d.body for d in deliveries} == {b"7"}
+    with pytest.raises(Conflict):  # the name stays taken after the task is done
+        tasks.create_task(parent=queue, task=request)
+
+
+def test_a_task_that_runs_out_of_attempts_is_gone(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(2))
+    target.answers(500)
+
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    target.wait_for(2)
+
+    def is_gone() -> bool:
+        try:
+            tasks.get_task(name=task.name)
+        except NotFound:
+            return True
+        return False
+
+    assert next(gone for gone in (is_gone() for _ in range(200)) if gone)
+    assert len(target.deliveries) == 2
+
+
+def test_the_gaps_between_attempts_double_and_then_grow_evenly(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(
+        tasks, location, retry_config=retries(6, 0.2, max_doublings=1, max_backoff=seconds(1))
+    )
+    target.answers(500)
+
+    tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    deliveries = target.wait_for(6)
+
+    gaps = [after.at - before.at for before, after in itertools.pairwise(deliveries)]
+    assert gaps == pytest.approx([0.2, 0.4, 0.8, 1.0, 1.0], rel=0.2)
+
+
+def test_retry_after_is_obeyed(tasks: tasks_v2.CloudTasksClient, location: str, target: Target) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(2))
+    target.answers(429, 200)
+    target.answer_headers = {"Retry-After": "1"}
+
+    tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    first, second = target.wait_for(2)
+
+    assert 1.0 <= second.at - first.at < 2.0
+
+
+def test_a_queue_dispatches_at_its_rate(tasks: tasks_v2.CloudTasksClient, location: str, target: Target) -> None:
+    queue = make_queue(tasks, location, rate_limits={"max_dispatches_per_second": 20})
+    for _ in range(64):
+        tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    deliveries = target.wait_for(64, timeout_seconds=20)
+
+    # The bucket's burst (4) comes at once, the rest at 20 a second.
+    steady = deliveries[4:]
+    rate = (len(steady) - 1) / (steady[-1].at - steady[0].at)
+    assert rate == pytest.approx(20, rel=0.1)
+
+
+def test_no_more_tasks_are_in_flight_than_the_queue_allows(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location, rate_limits={"max_concurrent_dispatches": 2})
+    target.hold_seconds = 30
+    for _ in range(5):
+        tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    target.wait_for(2)
+
+    # Both are held; what would be a third has had the time of a whole later task's delivery elsewhere.
+    other = tasks.create_queue(parent=location, queue={"name": f"{location}/queues/other"}).name
+    with serving() as witness:
+        tasks.create_task(parent=other, task={"http_request": {"url": witness.url}})
+        witness.wait_for(1)
+    assert len(target.deliveries) == 2
+
+
+def test_a_paused_queue_keeps_its_tasks_until_it_is_resumed(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    assert tasks.pause_queue(name=queue).state == tasks_v2.Queue.State.PAUSED
+
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    assert [parked.name for parked in tasks.list_tasks(parent=queue)] == [task.name]
+    assert target.deliveries == []
+    tasks.resume_queue(name=queue)
+    target.wait_for(1)
+
+
+def test_a_parked_task_can_be_run_by_hand(tasks: tasks_v2.CloudTasksClient, location: str, target: Target) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    tasks.run_task(name=task.name)
+
+    target.wait_for(1)
+
+
+def test_purging_deletes_every_task_and_says_when(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    for _ in range(3):
+        tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    purged = tasks.purge_queue(name=queue)
+
+    assert purged.purge_time is not None
+    assert list(tasks.list_tasks(parent=queue)) == []
+
+
+def test_a_task_waits_for_its_schedule_time(
+    region: Region, tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    due = timestamp_pb2.Timestamp()
+    due.FromDatetime(region.core.clock.now() + timedelta(hours=1))
+
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}, "schedule_time": due})
+
+    assert tasks.get_task(name=task.name).dispatch_count == 0
+    region.core.clock.advance(timedelta(hours=1))
+    target.wait_for(1)
+
+
+def test_the_payload_is_shown_only_in_the_full_view(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": "http://127.0.0.1:9/", "body": b"payload"}})
+
+    assert tasks.get_task(name=task.name).http_request.body == b""
+    full = tasks.get_task(request={"name": task.name, "response_view": tasks_v2.Task.View.FULL})
+    assert full.http_request.body == b"payload"
+
+
+def test_an_oidc_token_names_the_account_and_the_audience(
+    region: Region, tasks: tasks_v2.CloudTasksClient, project: str, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    account = region.account(project, "caller")
+    request = {
+        "url": target.url,
+        "oidc_token": {"service_account_email": account.email, "audience": "https://worker.example"},
+    }
+
+    tasks.create_task(parent=queue, task={"http_request": request})
+    (delivery,) = target.wait_for(1)
+
+    token = delivery.headers["Authorization"].removeprefix("Bearer ")
+    keys = jwt.PyJWKClient(f"{region.url}/oauth2/v3/certs")
+    claims = jwt.decode(
+        token, keys.get_signing_key_from_jwt(token).key, algorithms=["RS256"], audience="https://worker.example"
+    )
+    assert (claims["email"], claims["email_verified"]) == (account.email, True)
+
+
+def test_a_token_of_an_account_is_given_only_to_who_may_act_as_it(
+    region: Region, tasks: tasks_v2.CloudTasksClient, project: str, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    account = region.account(project, "caller")
+    enqueuer = region.account(project, "enqueuer", "roles/cloudtasks.enqueuer")
+    client = region.client(tasks_v2.CloudTasksClient, enqueuer.credentials)
+    request = {"http_request": {"url": target.url, "oidc_token": {"service_account_email": account.email}}}
+
+    with pytest.raises(Forbidden, match=r"iam\.serviceAccounts\.actAs"):
+        client.create_task(parent=queue, task=request)
+
+    assert target.deliveries == []
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"http_request": {"url": "ftp://x/"}}, "must begin with"),
+        ({"http_request": {"url": "http://x/", "body": b"x" * 1_100_000}}, "Task size too large"),
+        ({"http_request": {"url": "http://x/"}, "dispatch_deadline": seconds(5)}, "between"),
+        (
+            {"http_request": {"url": "http://x/", "http_method": tasks_v2.HttpMethod.GET, "body": b"x"}},
+            "only if the HTTP method is POST",
+        ),
+        ({"name": "jobs/7", "http_request": {"url": "http://x/"}}, "Task.name must be"),
+        (
+            {
+                "http_request": {"url": "http://x/"},
+                "schedule_time": datetime.now(UTC) + timedelta(days=400),
+            },
+            "at most 30 days ahead",
+        ),
+    ],
+)
+def test_a_task_beyond_the_limits_is_refused_by_name(
+    tasks: tasks_v2.CloudTasksClient, location: str, task: dict[str, object], message: str
+) -> None:
+    queue = make_queue(tasks, location)
+
+    with pytest.raises(BadRequest, match=message):
+        tasks.create_task(parent=queue, task=task)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rate_limits": {"max_dispatches_per_second": 501}},
+        {"rate_limits": {"max_concurrent_dispatches": 5001}},
+        {"retry_config": {"min_backoff": seconds(10), "max_backoff": seconds(1)}},
+        {"retry_config": {"max_attempts": -2}},
+    ],
+)
+def test_a_queue_beyond_the_limits_is_refused(
+    tasks: tasks_v2.CloudTasksClient, location: str, settings: dict[str, object]
+) -> None:
+    with pytest.raises(BadRequest):
+        make_queue(tasks, location, **settings)
+
+
+def test_a_task_needs_an_existing_queue(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
+    with pytest.raises(NotFound):
+        tasks.create_task(parent=f"{location}/queues/none", task={"http_request": {"url": "http://x/"}})
+
+
+def test_a_delivery_can_be_made_twice_on_request(
+    region: Region, tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    with region.http() as http:
+        http.post("/_localgcp/faults", json={"kind": "deliver-twice", "target": "jobs", "count": 1}).raise_for_status()
+        try:
+            tasks.create_task(parent=queue, task={"name": f"{queue}/tasks/x", "http_request": {"url": target.url}})
+            deliveries = target.wait_for(2)
+        finally:
+            http.delete("/_localgcp/faults").raise_for_status()
+
+    assert [d.headers["X-CloudTasks-TaskRetryCount"] for d in deliveries] == ["0", "0"]
