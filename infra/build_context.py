@@ -21,10 +21,15 @@ class BuildContext:
     root: Path = ROOT
 
     def files(self) -> Iterator[Path]:
+        """Raises:
+        FileNotFoundError: one of `paths` is missing: an image without it must not be built.
+        """
         for path in self.paths:
             start = self.root / path
             if start.is_file():
                 yield start
+            elif not start.is_dir():
+                raise FileNotFoundError(f"the build context names {path}, which is not in {self.root}")
             else:
                 yield from sorted(file for file in start.rglob("*") if file.is_file() and not self.is_ignored(file))
 

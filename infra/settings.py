@@ -247,16 +247,8 @@ class StackSettings(Settings):
         prefix = f"{NAMESPACE}:"
         values = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
         objects = {name for name, field in cls.model_fields.items() if isinstance(field.default, Settings)}
+        parsed = {key: object_or_text(value) if key in objects else value for key, value in values.items()}
         findings: list[str] = []
-        parsed: dict[str, Any] = {}
-        for key, value in values.items():
-            parsed[key] = value
-            if key in objects:
-                try:
-                    parsed[key] = json.loads(value)
-                except ValueError:
-                    findings.append(f"{prefix}{key} is {value!r}; allowed is an object, key by key")
-                    del parsed[key]
         if "stack" in parsed:
             findings.append(f"{prefix}stack is not a setting: the stack's name is given on the command line")
         try:
@@ -266,6 +258,14 @@ class StackSettings(Settings):
         if findings:
             raise SettingsError(f"stack {stack} has wrong settings:\n" + "\n".join(f"  {line}" for line in findings))
         return settings
+
+
+def object_or_text(value: str) -> Any:
+    """Config holds objects as JSON. What is no JSON stays as it is, for pydantic to refuse."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def describe(detail: ErrorDetails) -> str:

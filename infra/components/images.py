@@ -22,7 +22,7 @@ class ImageSpec:
 
 IMAGES = {
     # One image in two roles, web and worker, and for the jobs that run its commands.
-    "app": ImageSpec(dockerfile="app/Dockerfile", paths=("app", "validator_jobs/contract", "requirements/app.txt")),
+    "app": ImageSpec(dockerfile="app/Dockerfile", paths=("app", "requirements/app.txt")),
 }
 
 

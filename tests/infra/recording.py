@@ -6,12 +6,16 @@ from typing import Any, NamedTuple, NoReturn
 
 import pulumi
 from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks
+from pulumi.runtime.mocks import MockMonitor
 
 
 class Recorded(NamedTuple):
     type: str
     name: str
     inputs: dict[str, Any]
+    protect: bool = False
+    waits_for: frozenset[str] = frozenset()
+    """Names of the resources that the engine finishes first."""
 
 
 # What the provider works out and later resources refer to. Everything else is answered as it was asked for.
@@ -60,6 +64,19 @@ class RecordingMocks(Mocks):
         raise NotImplementedError(f"{args.token}: the stack reads no data sources, so a plan needs no cloud")
 
 
+class RecordingMonitor(MockMonitor):
+    """Also keeps what a mock is not told: the options of each registration."""
+
+    def __init__(self, mocks: RecordingMocks) -> None:
+        super().__init__(mocks)
+        self.options: dict[tuple[str, str], tuple[bool, frozenset[str]]] = {}
+
+    def RegisterResource(self, request: Any) -> Any:
+        names = frozenset(urn.rpartition("::")[2] for urn in request.dependencies)
+        self.options[request.type, request.name] = (request.protect, names)
+        return super().RegisterResource(request)
+
+
 def resource_id(args: MockResourceArgs) -> str:
     """Of a network, `projects/p/global/networks/n`: what references to it hold. Of others, a name that says whose."""
     project, name = args.inputs.get("project"), args.inputs.get("name")
@@ -71,10 +88,11 @@ def resource_id(args: MockResourceArgs) -> str:
 def record(program: Callable[[], None], stack: str = "test") -> list[Recorded]:
     """Run `program` until every registration has arrived, and only then return them."""
     mocks = RecordingMocks()
-    pulumi.runtime.set_mocks(mocks, project="validibot", stack=stack, preview=False)
+    monitor = RecordingMonitor(mocks)
+    pulumi.runtime.set_mocks(mocks, project="validibot", stack=stack, preview=False, monitor=monitor)
     pulumi.runtime.test(program)()
     assert mocks.recorded, "the program registered nothing"
     # The mock monitor accepts two resources of one name; the engine does not.
     twice = [key for key, n in Counter((r.type, r.name) for r in mocks.recorded).items() if n > 1]
     assert not twice, f"registered twice: {twice}"
-    return mocks.recorded
+    return [r._replace(protect=p, waits_for=w) for r in mocks.recorded for p, w in [monitor.options[r.type, r.name]]]
