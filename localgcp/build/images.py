@@ -16,12 +16,16 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from localgcp.build.dockerfile import DIRECTORY, File, Stage, file_at
 from localgcp.clock import timestamp
 from localgcp.errors import NotFound
 from localgcp.store import Store
+
+if TYPE_CHECKING:
+    from localgcp.region import Region
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS docker_images (
@@ -39,6 +43,9 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 #: A fixed moment instead of the build's: the digest says what is in an image, not when it was made.
 EPOCH = "1970-01-01T00:00:00Z"
+
+_stores: "WeakKeyDictionary[Region, ImageStore]" = WeakKeyDictionary()
+_stores_lock = threading.Lock()
 
 REFERENCE = re.compile(
     r"(?P<location>[a-z0-9-]+)-docker\.pkg\.dev/(?P<project>[a-z0-9:.-]+)/(?P<repository>[a-z0-9-]+)/(?P<image>[^:@]+)"
@@ -93,6 +100,14 @@ class Pushed:
     tags: tuple[str, ...]
     build_time: str
     upload_time: str
+
+
+def image_store(region: "Region") -> "ImageStore":
+    """The one of the region, whoever asks first."""
+    with _stores_lock:
+        if region not in _stores:
+            _stores[region] = ImageStore(region.settings.data_dir / "images", region.store)
+        return _stores[region]
 
 
 class ImageStore:

@@ -1,7 +1,7 @@
 """A process of a workload: started clean, its lines kept as log entries, ended with everything it started.
 
-Every start is noted in the store. A region that was killed leaves its instances behind; the next one ends them, and only
-them.
+Every start is noted in the store. A region that was killed leaves its instances behind; the next one ends them, and
+only them.
 """
 
 import asyncio

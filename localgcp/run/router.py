@@ -32,6 +32,7 @@ from localgcp.run.http1 import (
     serve_asgi,
 )
 from localgcp.run.program import StartFailed
+from localgcp.targets import Answer, NoResponse
 
 if TYPE_CHECKING:
     from localgcp.region import Region
@@ -126,16 +127,32 @@ class Router:
         host = (request.header(b"host") or b"").decode("latin-1")
         return await self._to_host(request, host, Origin.INTERNET)
 
-    async def request(
-        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
-    ) -> Response:
-        """A request from inside of the region (Cloud Tasks, Cloud Scheduler). The caller reads the answer's body."""
+    async def call(
+        self, *, method: str, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
+    ) -> Answer:
+        """A request from inside of the region (Cloud Tasks, Cloud Scheduler). Raises NoResponse at the deadline."""
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        given = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        given = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         given = [(name, value) for name, value in given if name != b"host"]
         request = Request(method.encode(), target.encode(), [(b"host", parts.netloc.encode()), *given], Whole(body))
-        return await self._to_host(request, parts.netloc, Origin.INTERNAL)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                response = await self._to_host(request, parts.netloc, Origin.INTERNAL)
+                try:
+                    while await response.body.read():
+                        pass
+                except BaseException:
+                    response.abort()
+                    raise
+        except TimeoutError:
+            raise NoResponse("DEADLINE_EXCEEDED") from None
+        except (ConnectionFailed, TimedOut) as error:
+            raise NoResponse(f"UNAVAILABLE: {error}") from None
+        return Answer(
+            status=response.status,
+            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers},
+        )
 
     async def handle(self, request: Request, key: str, origin: Origin, tag: str | None = None) -> Response:
         """Answer for the service of that key; whatever goes wrong is an answer, too."""
@@ -211,6 +228,7 @@ class Router:
             timer.cancel()
             return unavailable("Service Unavailable")
         except asyncio.CancelledError:
+            timer.cancel()
             if not timer.expired or current is None:
                 raise
             current.uncancel()

@@ -1,0 +1,245 @@
+"""The bodies of Cloud Run's resources: the defaults that Google fills in, what it refuses, conditions and addresses."""
+
+import base64
+import hashlib
+import re
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from localgcp.build.images import image_store
+from localgcp.clock import timestamp
+from localgcp.errors import InvalidArgument
+from localgcp.run.program import Workload
+from localgcp.validation import without_nulls
+
+if TYPE_CHECKING:
+    from localgcp.region import Region
+
+DEFAULT_LIMITS = {"cpu": "1000m", "memory": "512Mi"}
+DEFAULT_CONCURRENCY = 80
+DEFAULT_MAX_INSTANCES = 100
+DEFAULT_TIMEOUT = "300s"
+DEFAULT_TASK_TIMEOUT = "600s"
+DEFAULT_TASK_RETRIES = 3
+MAX_TIMEOUT_SECONDS = 3600
+MAX_TASK_TIMEOUT_SECONDS = 7 * 24 * 3600
+MAX_CONCURRENCY = 1000
+MAX_PARALLELISM = 10_000
+LATEST = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
+REVISION = "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,47}[a-z0-9])?")
+#: The codes in the older form of a service's address.
+LOCATION_CODES = {"australia-southeast1": "ts", "us-central1": "uc", "europe-west1": "ew"}
+
+
+def check_name(name: str, kind: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"{kind} name {name!r} is invalid: only lowercase, digits, and hyphens; must begin with letter, and cannot"
+            " end with hyphen; must be less than 50 characters",
+            location="name",
+        )
+
+
+def service_body(region: "Region", project: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A service's own fields with Google's defaults. Raises InvalidArgument."""
+    result: dict[str, Any] = without_nulls(dict(body))
+    result.setdefault("launchStage", "GA")
+    result.setdefault("ingress", "INGRESS_TRAFFIC_ALL")
+    if not result.get("traffic"):
+        result["traffic"] = [{"type": LATEST, "percent": 100}]
+    if sum(target.get("percent", 0) for target in result["traffic"]) != 100:
+        raise InvalidArgument("service.traffic: the percentages of traffic must add up to 100", location="traffic")
+    template = result.setdefault("template", {})
+    template.setdefault("timeout", DEFAULT_TIMEOUT)
+    template.setdefault("serviceAccount", default_account(region, project))
+    template.setdefault("maxInstanceRequestConcurrency", DEFAULT_CONCURRENCY)
+    scaling = template.setdefault("scaling", {})
+    scaling.setdefault("maxInstanceCount", DEFAULT_MAX_INSTANCES)
+    if not 1 <= template["maxInstanceRequestConcurrency"] <= MAX_CONCURRENCY:
+        raise InvalidArgument(
+            f"template.max_instance_request_concurrency must be 1 to {MAX_CONCURRENCY},"
+            f" got {template['maxInstanceRequestConcurrency']}"
+        )
+    if scaling.get("minInstanceCount", 0) > scaling["maxInstanceCount"]:
+        raise InvalidArgument("template.scaling: min_instance_count must not be greater than max_instance_count")
+    if not 0 < seconds(template["timeout"]) <= MAX_TIMEOUT_SECONDS:
+        raise InvalidArgument(f"template.timeout must be at most {MAX_TIMEOUT_SECONDS}s, got {template['timeout']}")
+    container = _one_container(template)
+    ports = container.setdefault("ports", [{}])
+    ports[0].setdefault("name", "http1")
+    ports[0].setdefault("containerPort", 8080)
+    port = ports[0]["containerPort"]
+    _resources(container, {"cpuIdle": True, "startupCpuBoost": True})
+    probe = container.setdefault(
+        "startupProbe",
+        {"timeoutSeconds": 240, "periodSeconds": 240, "failureThreshold": 1, "tcpSocket": {"port": port}},
+    )
+    _probe(probe, "startup", port)
+    if "livenessProbe" in container:
+        _probe(container["livenessProbe"], "liveness", port)
+    _volumes(template)
+    return result
+
+
+def job_body(region: "Region", project: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's own fields with Google's defaults. Raises InvalidArgument."""
+    result: dict[str, Any] = without_nulls(dict(body))
+    result.setdefault("launchStage", "GA")
+    template = result.setdefault("template", {})
+    template.setdefault("taskCount", 1)
+    task = template.setdefault("template", {})
+    task.setdefault("maxRetries", DEFAULT_TASK_RETRIES)
+    task.setdefault("timeout", DEFAULT_TASK_TIMEOUT)
+    task.setdefault("serviceAccount", default_account(region, project))
+    if template["taskCount"] < 1:
+        raise InvalidArgument(f"template.task_count must be at least 1, got {template['taskCount']}")
+    if not 0 < seconds(task["timeout"]) <= MAX_TASK_TIMEOUT_SECONDS:
+        raise InvalidArgument(f"template.template.timeout must be at most 604800s, got {task['timeout']}")
+    container = _one_container(task)
+    _resources(container, {})
+    for kind in ("startupProbe", "livenessProbe"):
+        if kind in container:
+            raise InvalidArgument(f"template.template.containers[0]: a job's container has no {kind}")
+    _volumes(task)
+    return result
+
+
+def default_account(region: "Region", project: str) -> str:
+    return f"{region.project_number(project)}-compute@developer.gserviceaccount.com"
+
+
+def seconds(duration: str) -> float:
+    """`300s` -> 300.0."""
+    return float(duration.removesuffix("s"))
+
+
+def workload_of(
+    region: "Region", kind: str, project: str, location: str, template: Mapping[str, Any], names: Mapping[str, str]
+) -> Workload:
+    return Workload(
+        project=project,
+        location=location,
+        service_account=template["serviceAccount"],
+        kind=kind,
+        container=template["containers"][0],
+        volumes=template.get("volumes", ()),
+        system_environment=dict(names),
+    )
+
+
+def pinned(region: "Region", template: Mapping[str, Any]) -> dict[str, Any]:
+    """The template with its image by digest: what a tag means later changes nothing. Raises NotFound."""
+    container = dict(template["containers"][0])
+    reference, digest = image_store(region).resolve(container["image"])
+    container["image"] = f"{reference.name}@{digest}"
+    return {**template, "containers": [container]}
+
+
+def new_revision_name(service: str, number: int) -> str:
+    suffix = "".join(secrets.choice("bcdfghjklmnpqrstvwxz") for _ in range(3))
+    return f"{service}-{number:05d}-{suffix}"
+
+
+def addresses(region: "Region", project: str, location: str, service: str) -> list[str]:
+    """The service's host names: the one that follows from project and location, and the older form."""
+    number = region.project_number(project)
+    digest = hashlib.sha256(f"{project}/{location}".encode()).digest()
+    letters = base64.b32encode(digest)[:10].decode().lower()
+    return [
+        f"{service}-{number}.{location}.run.app",
+        f"{service}-{letters}-{LOCATION_CODES.get(location, 'zz')}.a.run.app",
+    ]
+
+
+def condition(kind: str, now: str, *, error: str | None = None, pending: bool = False) -> dict[str, Any]:
+    result = {"type": kind, "state": "CONDITION_SUCCEEDED", "lastTransitionTime": now}
+    if pending:
+        result["state"] = "CONDITION_RECONCILING"
+    if error is not None:
+        result |= {"state": "CONDITION_FAILED", "message": error, "severity": "ERROR"}
+    return result
+
+
+def stamps(region: "Region", email: str | None) -> dict[str, Any]:
+    now = timestamp(region.clock.now())
+    return {
+        "uid": str(uuid.uuid4()),
+        "generation": "1",
+        "createTime": now,
+        "updateTime": now,
+        "creator": email or "",
+        "lastModifier": email or "",
+    }
+
+
+def new_etag() -> str:
+    return f'"{secrets.token_urlsafe(12)}"'
+
+
+def check_traffic(traffic: Sequence[Mapping[str, Any]], revisions: Sequence[str]) -> None:
+    """Raises InvalidArgument for a target that names no revision of the service."""
+    for target in traffic:
+        name = target.get("revision", "").rpartition("/")[2]
+        if target.get("type") == REVISION and not name:
+            raise InvalidArgument("service.traffic: a target of a revision must name it")
+        if name and name not in revisions:
+            raise InvalidArgument(f"service.traffic: Revision named '{name}' does not exist")
+
+
+def _one_container(template: dict[str, Any]) -> dict[str, Any]:
+    containers = template.get("containers") or []
+    if not containers:
+        raise InvalidArgument("template.containers: at least one container must be specified", location="containers")
+    if len(containers) > 1:
+        raise InvalidArgument(
+            "template.containers: localgcp runs one container per instance; sidecars are not available here"
+        )
+    container: dict[str, Any] = containers[0]
+    if not container.get("image"):
+        raise InvalidArgument("template.containers[0].image: an image must be specified", location="image")
+    for item in container.get("env", ()):
+        if not item.get("name"):
+            raise InvalidArgument("template.containers[0].env: a variable must have a name")
+        if item["name"] in ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION"):
+            raise InvalidArgument(
+                f"template.containers[0].env: The following reserved env names were provided: {item['name']}."
+                " These values are automatically set by the system."
+            )
+    return container
+
+
+def _resources(container: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    if "resources" not in container:
+        container["resources"] = {"limits": dict(DEFAULT_LIMITS), **defaults}
+    else:
+        container["resources"]["limits"] = {**DEFAULT_LIMITS, **container["resources"].get("limits", {})}
+
+
+def _probe(probe: dict[str, Any], kind: str, port: int) -> None:
+    if "grpc" in probe:
+        raise InvalidArgument(
+            f"template.containers[0].{kind}_probe.grpc: localgcp's proxy speaks HTTP/1.1; use httpGet or tcpSocket"
+        )
+    probe.setdefault("timeoutSeconds", 1)
+    probe.setdefault("periodSeconds", 10)
+    probe.setdefault("failureThreshold", 3)
+    if probe["timeoutSeconds"] > probe["periodSeconds"]:
+        raise InvalidArgument(f"{kind}_probe: timeout_seconds must not be greater than period_seconds")
+    action = probe.get("httpGet", probe.get("tcpSocket"))
+    if action is None:
+        action = probe["tcpSocket"] = {}
+    action.setdefault("port", port)
+    if "httpGet" in probe:
+        action.setdefault("path", "/")
+
+
+def _volumes(template: Mapping[str, Any]) -> None:
+    names = [volume.get("name") for volume in template.get("volumes", ())]
+    for mount in template["containers"][0].get("volumeMounts", ()):
+        if mount.get("name") not in names:
+            raise InvalidArgument(
+                f"template.containers[0].volume_mounts: Volume with name {mount.get('name')!r} not found"
+            )

@@ -1,0 +1,357 @@
+"""Cloud Run services through Google's own client."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from google.api_core.exceptions import FailedPrecondition, GoogleAPICallError, NotFound
+from google.cloud import run_v2
+from google.protobuf import duration_pb2
+
+from tests.localgcp.fixtures import Region
+
+
+def service_of(image: str, **template: Any) -> run_v2.Service:
+    container = {"image": image} | template.pop("container", {})
+    scaling = {"max_instance_count": 2} | template.pop("scaling", {})
+    return run_v2.Service(
+        template={"containers": [container], "scaling": scaling, **template}, invoker_iam_disabled=True
+    )
+
+
+def deploy(region: Region, parent: str, service: run_v2.Service, name: str = "web") -> run_v2.Service:
+    client = region.client(run_v2.ServicesClient)
+    return client.create_service(parent=parent, service=service, service_id=name).result(timeout=60)
+
+
+def get(region: Region, service: run_v2.Service, path: str = "/", **options: Any) -> httpx.Response:
+    host = service.uri.removeprefix("https://")
+    method = options.pop("method", "GET")
+    headers = {"host": host, **options.pop("headers", {})}
+    return httpx.request(method, region.url + path, headers=headers, timeout=30, **options)
+
+
+def test_a_service_is_ready_when_its_first_instance_answers(region: Region, parent: str, image: str) -> None:
+    service = deploy(region, parent, service_of(image))
+
+    assert service.terminal_condition.state == run_v2.Condition.State.CONDITION_SUCCEEDED
+    assert service.name == f"{parent}/services/web"
+    assert service.latest_ready_revision == service.latest_created_revision
+    assert service.latest_ready_revision.startswith(f"{parent}/services/web/revisions/web-00001-")
+    assert service.template.max_instance_request_concurrency == 80
+    assert service.template.timeout == duration_pb2.Duration(seconds=300)
+    assert service.observed_generation == service.generation == 1
+    assert get(region, service, "/hello?x=1").json()["path"] == "/hello?x=1"
+
+
+def test_a_workload_sees_its_service_and_nothing_of_the_machine(
+    region: Region, parent: str, project: str, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_MACHINE", "1")
+    container = {"env": [{"name": "COLOUR", "value": "blue"}]}
+    service = deploy(region, parent, service_of(image, container=container))
+
+    seen = get(region, service).json()["environment"]
+
+    revision = service.latest_ready_revision.rpartition("/")[2]
+    assert seen["K_SERVICE"] == seen["K_CONFIGURATION"] == "web"
+    assert (seen["K_REVISION"], seen["COLOUR"]) == (revision, "blue")
+    assert "SECRET_OF_THE_MACHINE" not in seen
+    host = seen["GCE_METADATA_HOST"]
+    email = httpx.get(
+        f"http://{host}/computeMetadata/v1/instance/service-accounts/default/email",
+        headers={"Metadata-Flavor": "Google"},
+    )
+    number = region.core.project_number(project)
+    assert email.text == f"{number}-compute@developer.gserviceaccount.com"
+
+
+def test_the_proxy_says_who_asked_and_under_which_trace(region: Region, parent: str, image: str) -> None:
+    service = deploy(region, parent, service_of(image))
+    parent_span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    answer = get(region, service, headers={"traceparent": parent_span, "connection": "close, x-private"})
+
+    headers = answer.json()["headers"]
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert headers["x-forwarded-proto"] == "https"
+    assert headers["traceparent"] == parent_span
+    assert headers["x-cloud-trace-context"] == "0af7651916cd43dd8448eb211c80319c/13235353014750950193;o=1"
+    assert headers["host"] == service.uri.removeprefix("https://")
+    assert answer.headers["server"] == "Google Frontend"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_a_body_arrives_whole_with_or_without_a_length(
+    region: Region, parent: str, image: str, method: str
+) -> None:
+    service = deploy(region, parent, service_of(image))
+    body = b"x" * 3_000_000
+
+    assert get(region, service, method=method, content=body).json()["body_bytes"] == len(body)
+
+
+def test_a_revision_that_does_not_start_leaves_the_traffic_where_it_is(
+    region: Region, parent: str, image: str
+) -> None:
+    first = deploy(region, parent, service_of(image))
+    client = region.client(run_v2.ServicesClient)
+    broken = service_of(image, container={"command": ["python"], "args": ["-c", "raise SystemExit(3)"]})
+    broken.name = first.name
+
+    with pytest.raises(FailedPrecondition, match="failed to start and listen on the port defined provided by the PORT"):
+        client.update_service(service=broken).result(timeout=60)
+
+    service = client.get_service(name=first.name)
+    assert service.terminal_condition.state == run_v2.Condition.State.CONDITION_FAILED
+    assert service.latest_ready_revision == first.latest_ready_revision
+    assert service.latest_created_revision != first.latest_ready_revision
+    assert get(region, service).json()["environment"]["K_REVISION"] == first.latest_ready_revision.rpartition("/")[2]
+
+
+def test_an_image_that_is_not_in_the_registry_fails_the_deployment(region: Region, parent: str, project: str) -> None:
+    missing = f"australia-southeast1-docker.pkg.dev/{project}/images/none:latest"
+
+    with pytest.raises(NotFound, match=f"Image '{missing}' not found"):
+        deploy(region, parent, service_of(missing))
+
+
+def test_a_secret_is_read_as_the_services_own_account(region: Region, parent: str, project: str, image: str) -> None:
+    account = region.account(project, "web")
+    secrets = region.api("secretmanager", "v1").projects().secrets()
+    secrets.create(parent=f"projects/{project}", secretId="key", body={"replication": {"automatic": {}}}).execute()
+    secrets.addVersion(parent=f"projects/{project}/secrets/key", body={"payload": {"data": "aHVzaA=="}}).execute()
+    reference = {"secret_key_ref": {"secret": "key", "version": "1"}}
+    container = {"env": [{"name": "KEY", "value_source": reference}]}
+    wanted = service_of(image, container=container, service_account=account.email)
+    number = region.core.project_number(project)
+
+    with pytest.raises(GoogleAPICallError) as refused:
+        deploy(region, parent, wanted)
+    region.core.iam.add_binding(
+        f"secretmanager/projects/{project}/secrets/key", "roles/secretmanager.secretAccessor", account.member
+    )
+    wanted.name = f"{parent}/services/web"
+    service = region.client(run_v2.ServicesClient).update_service(service=wanted).result(timeout=60)
+
+    assert (
+        f"Permission denied on secret: projects/{number}/secrets/key/versions/1 for Revision service account"
+        f" {account.email}." in str(refused.value)
+    )
+    assert get(region, service).json()["environment"]["KEY"] == "hush"
+
+
+def test_traffic_is_split_and_a_tag_has_an_address(region: Region, parent: str, image: str) -> None:
+    first = deploy(region, parent, service_of(image))
+    client = region.client(run_v2.ServicesClient)
+    old = first.latest_ready_revision.rpartition("/")[2]
+    wanted = service_of(image, container={"env": [{"name": "V", "value": "2"}]})
+    wanted.name = first.name
+    revision = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
+    latest = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
+    wanted.traffic = [
+        {"type_": revision, "revision": old, "percent": 100},
+        {"type_": latest, "percent": 0, "tag": "next"},
+    ]
+
+    service = client.update_service(service=wanted).result(timeout=60)
+
+    new = service.latest_ready_revision.rpartition("/")[2]
+    tagged = {status.tag: status.uri for status in service.traffic_statuses}["next"]
+    assert {get(region, service).json()["environment"]["K_REVISION"] for _ in range(5)} == {old}
+    answer = httpx.get(region.url, headers={"host": tagged.removeprefix("https://")}, timeout=30)
+    assert answer.json()["environment"]["K_REVISION"] == new
+
+
+def test_a_full_service_queues_grows_and_then_refuses(
+    region: Region, parent: str, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localgcp.run.fleet.QUEUE_SECONDS", 0.3)
+    service = deploy(region, parent, service_of(image, max_instance_request_concurrency=1))
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: get(region, service, "/slow?2"), range(4)))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429]
+    assert len({answer.json()["pid"] for answer in answers if answer.status_code == 200}) == 2
+
+
+def test_a_request_that_takes_too_long_is_answered_504(region: Region, parent: str, image: str) -> None:
+    service = deploy(region, parent, service_of(image, timeout=duration_pb2.Duration(seconds=1)))
+
+    answer = get(region, service, "/slow?20")
+
+    assert (answer.status_code, answer.text) == (504, "upstream request timeout")
+
+
+def test_an_instance_that_dies_is_answered_503_and_replaced(region: Region, parent: str, image: str) -> None:
+    service = deploy(region, parent, service_of(image))
+    before = get(region, service).json()["pid"]
+
+    died = get(region, service, "/exit?1")
+    after = get(region, service)
+
+    assert died.status_code == 503
+    assert after.status_code == 200
+    assert after.json()["pid"] != before
+
+
+@pytest.mark.parametrize(
+    ("ingress", "status"),
+    [("INGRESS_TRAFFIC_ALL", 200), ("INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", 404), ("INGRESS_TRAFFIC_INTERNAL_ONLY", 404)],
+)
+def test_ingress_decides_who_may_ask_from_outside(
+    region: Region, parent: str, image: str, ingress: str, status: int
+) -> None:
+    wanted = service_of(image)
+    wanted.ingress = run_v2.IngressTraffic[ingress]
+    service = deploy(region, parent, wanted)
+
+    assert get(region, service).status_code == status
+
+
+def test_only_an_invoker_with_a_token_for_this_audience_may_ask(
+    region: Region, parent: str, project: str, image: str
+) -> None:
+    wanted = service_of(image)
+    wanted.invoker_iam_disabled = False
+    service = deploy(region, parent, wanted)
+    account = region.account(project, "caller")
+    stranger = region.account(project, "stranger")
+    region.core.iam.add_binding(f"run/{service.name}", "roles/run.invoker", account.member)
+
+    def status(email: str, audience: str) -> int:
+        token = region.core.tokens.id_token(email, audience)
+        return get(region, service, headers={"authorization": f"Bearer {token}"}).status_code
+
+    assert get(region, service).status_code == 403
+    assert status(account.email, service.uri) == 200
+    assert status(account.email, service.urls[1]) == 200
+    assert status(account.email, "https://elsewhere.example") == 401
+    assert status(stranger.email, service.uri) == 403
+
+
+def test_an_idle_instance_ends_and_the_next_request_starts_another(
+    region: Region, parent: str, image: str
+) -> None:
+    service = deploy(region, parent, service_of(image))
+    before = get(region, service).json()["pid"]
+    fleet = fleet_of(region, service)
+    instance = fleet.instances[0]
+    idle = threading.Event()
+
+    # Time is moved for this instance alone: other tests share the region's clock.
+    from datetime import timedelta
+
+    instance.last_used -= timedelta(minutes=16)
+    wait_for(lambda: not fleet.instances)
+    idle.set()
+
+    assert get(region, service).json()["pid"] != before
+
+
+def test_lines_become_entries(region: Region, parent: str, project: str, image: str) -> None:
+    service = deploy(region, parent, service_of(image))
+
+    get(region, service, "/log")
+    wait_for(lambda: len(entries(region, project, "textPayload=plain")) == 1)
+
+    structured = entries(region, project, 'jsonPayload.message="structured"')[0]
+    assert structured["severity"] == "WARNING"
+    assert structured["jsonPayload"] == {"message": "structured", "code": 7}
+    assert structured["logName"] == f"projects/{project}/logs/run.googleapis.com%2Fstdout"
+    assert structured["resource"]["labels"]["revision_name"] == service.latest_ready_revision.rpartition("/")[2]
+    request = entries(region, project, 'log_id("run.googleapis.com/requests")')[0]
+    assert request["httpRequest"]["status"] == 200
+    assert request["httpRequest"]["requestUrl"] == f"{service.uri}/log"
+
+
+def test_a_deleted_service_drains_its_instances(region: Region, parent: str, project: str, image: str) -> None:
+    service = deploy(region, parent, service_of(image))
+    fleet = fleet_of(region, service)
+    client = region.client(run_v2.ServicesClient)
+
+    client.delete_service(name=service.name).result(timeout=60)
+
+    assert fleet.instances == []
+    assert get(region, service).status_code == 404
+    assert len(entries(region, project, "textPayload=draining")) == 1
+    with pytest.raises(NotFound):
+        client.get_service(name=service.name)
+
+
+def test_a_cloud_sql_volume_takes_the_place_of_its_mount_path(
+    region: Region, parent: str, project: str, image: str
+) -> None:
+    name = f"{project}:australia-southeast1:pg"
+    account = region.account(project, "web", "roles/cloudsql.client")
+    container = {
+        "env": [{"name": "DATABASE_HOST", "value": f"/cloudsql/{name}"}],
+        "volume_mounts": [{"name": "cloudsql", "mount_path": "/cloudsql"}],
+    }
+    volumes = [{"name": "cloudsql", "cloud_sql_instance": {"instances": [name]}}]
+    wanted = service_of(image, container=container, volumes=volumes, service_account=account.email)
+
+    service = deploy(region, parent, wanted)
+
+    host = get(region, service).json()["environment"]["DATABASE_HOST"]
+    assert host.endswith(f"/{name}")
+    assert not host.startswith("/cloudsql")
+    assert len(f"{host}/.s.PGSQL.5432") < 108
+
+
+def test_a_volume_that_cannot_be_mounted_is_refused_by_name(region: Region, parent: str, image: str) -> None:
+    container = {"volume_mounts": [{"name": "media", "mount_path": "/media"}]}
+    volumes = [{"name": "media", "gcs": {"bucket": "media"}}]
+
+    with pytest.raises(FailedPrecondition, match="cannot mount the gcs volume 'media' at /media"):
+        deploy(region, parent, service_of(image, container=container, volumes=volumes))
+
+
+def test_a_startup_probe_decides_when_an_instance_is_ready(
+    region: Region, parent: str, image: str, push: Callable[..., str]
+) -> None:
+    probe = {"http_get": {"path": "/broken"}, "period_seconds": 1, "failure_threshold": 1, "timeout_seconds": 1}
+
+    with pytest.raises(FailedPrecondition, match="failed the configured startup probe checks"):
+        deploy(region, parent, service_of(image, container={"startup_probe": probe}))
+
+
+def test_a_job_of_json_that_google_answers_is_kept_as_it_is(region: Region, parent: str, image: str) -> None:
+    """What a client reads is what it may send back without a change."""
+    first = deploy(region, parent, service_of(image))
+    client = region.client(run_v2.ServicesClient)
+
+    again = client.update_service(service=client.get_service(name=first.name)).result(timeout=60)
+
+    assert again.latest_created_revision == first.latest_created_revision
+    assert again.generation == 2
+    assert json.loads(run_v2.Service.to_json(again))["template"] == json.loads(run_v2.Service.to_json(first))["template"]
+
+
+def fleet_of(region: Region, service: run_v2.Service) -> Any:
+    from localgcp.run.runtime import runtime_of
+
+    fleet = runtime_of(region.core).find_fleet(f"run/{service.latest_ready_revision}")
+    assert fleet is not None
+    return fleet
+
+
+def entries(region: Region, project: str, expression: str) -> list[dict[str, Any]]:
+    body = {"resourceNames": [f"projects/{project}"], "filter": expression}
+    found: list[dict[str, Any]] = region.api("logging", "v2").entries().list(body=body).execute().get("entries", [])
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Ask again until it is so; the deadline is for the case that it never is."""
+    over = threading.Event()
+    for _ in range(int(seconds / 0.05)):
+        if condition():
+            return
+        over.wait(0.05)
+    raise AssertionError("it did not happen in time")
