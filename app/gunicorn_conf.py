@@ -31,9 +31,9 @@ limit_request_fields = 60
 
 
 def post_worker_init(worker: Any) -> None:
-    from django.conf import settings
+    from app.settings import env
 
-    if settings.env.role == "web":
+    if env.role == "web":
         from app.validations.sandbox import pool
 
         pool().warm()

@@ -18,6 +18,7 @@ from requests import RequestException
 from storages.backends.gcloud import GoogleCloudStorage
 
 from app.cloud.identity import credentials
+from app.settings import env
 
 FAILURES: Final = (GoogleAPICallError, GoogleAuthError, RequestException)
 _PERMISSION = re.compile(r"\b([a-z]+\.[a-zA-Z]+\.[a-zA-Z]+)\b(?='? (?:access|permission)|'? denied)|[Pp]ermission '?([a-z]+\.[a-zA-Z]+\.[a-zA-Z]+)")
@@ -44,9 +45,7 @@ class BucketStorage(GoogleCloudStorage):  # type: ignore[misc]  # django-storage
     @property
     def client(self) -> storage.Client:
         if self._client is None:
-            from django.conf import settings
-
-            self._client = client(settings.env.google_cloud_project)
+            self._client = client(env.google_cloud_project)
         return self._client
 
     def _save(self, name: str, content: File) -> str:

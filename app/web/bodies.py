@@ -1,20 +1,25 @@
 """Request bodies, read with a ceiling that holds before and while reading."""
 
+from typing import Any
+
 from django.http import HttpRequest
 
 from app.validations.engines.limits import MAX_BODY_BYTES
 from app.web.problems import FieldError, Problem
 
 _CHUNK = 256 * 1024
+# Cloud Run refuses larger HTTP/1 requests by itself.
+_MAX_DRAINED_BYTES = 32 * 1024 * 1024
 
 
 def read(request: HttpRequest, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The body, with or without a Content-Length. Raises: Problem 413, before reading when the length is announced."""
+    """The body, with or without a Content-Length. Raises: Problem 413; nothing beyond the limit is kept in memory."""
     announced = request.META.get("CONTENT_LENGTH") or ""
     if announced:
         # Django makes 0 of what is no number; so did the server that parsed the message.
         length = int(announced) if announced.isdecimal() else 0
         if length > limit:
+            _drain(request.META["wsgi.input"], min(length, _MAX_DRAINED_BYTES))
             raise _too_large(f"the request announces {length} bytes", limit)
         return request.read(length)
     if "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
@@ -25,9 +30,16 @@ def read(request: HttpRequest, limit: int = MAX_BODY_BYTES) -> bytes:
     while chunk := stream.read(min(_CHUNK, limit + 1 - total)):
         total += len(chunk)
         if total > limit:
+            _drain(stream, _MAX_DRAINED_BYTES)
             raise _too_large(f"the request has more than {limit} bytes", limit)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _drain(stream: Any, count: int) -> None:
+    """Read on and forget: a connection closed on unread bytes is reset, and the client never sees the answer."""
+    while count > 0 and (chunk := stream.read(min(_CHUNK, count))):
+        count -= len(chunk)
 
 
 def _too_large(detail: str, limit: int) -> Problem:
