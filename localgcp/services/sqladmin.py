@@ -605,7 +605,20 @@ def ephemeral_certificate(call: Call) -> dict[str, str]:
     return ssl_cert(certificate, instance["name"])
 
 
-# Tables
+# Operations and tables
+
+
+@service.method("operations.list")
+def list_operations(call: Call) -> dict[str, Any]:
+    """The newest first, of one instance when the query names it."""
+    found = reversed(call.store.list(f"sqladmin/projects/{call.params['project']}", "operations"))
+    wanted = call.query.get("instance")
+    shown = [
+        Resource(one.key, {name: value for name, value in one.items() if name != "_localgcp"})
+        for one in found
+        if wanted in (None, "", one["targetId"])
+    ]
+    return {"kind": "sql#operationsList", **page(call, shown)}
 
 
 @service.method("flags.list")
@@ -646,6 +659,10 @@ def existing(call: Call) -> Resource:
 def running(call: Call) -> Resource:
     """The instance, which must be there and awake: its databases and users are in it, and nowhere else."""
     instance = existing(call)
+    if instance["state"] == "PENDING_CREATE":
+        # A client that asked for the creation a second time can be here before the first is done.
+        with instances_of(call.region).alone(instance.key):
+            instance = existing(call)
     if instance["state"] != "RUNNABLE" or instance["settings"]["activationPolicy"] == "NEVER":
         raise invalid("Invalid request since instance is not running.")
     return instance

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -130,7 +129,7 @@ def postmaster(data: Path) -> int | None:
 
 def command_line(pid: int) -> str:
     """What a process was started with; empty when there is none. `pg_ctl` starts `postgres -D <data directory>`."""
-    if sys.platform == "linux":
+    if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):

@@ -74,6 +74,8 @@ def checked_flags(rows: Iterable[Mapping[str, Any]], settings: Mapping[str, Sett
         InvalidArgument: a flag that the version does not have or that nobody may set, or a value it does not take.
     """
     flags: dict[str, str] = {}
+    # Postgres writes TimeZone and DateStyle, Cloud SQL does not.
+    by_name = {name.lower(): setting for name, setting in settings.items()}
     for row in rows:
         name, value = str(row.get("name", "")), str(row.get("value", ""))
         if name in flags:
@@ -82,7 +84,7 @@ def checked_flags(rows: Iterable[Mapping[str, Any]], settings: Mapping[str, Sett
         if kind is not None:
             check_value(Setting(name=name, context="postmaster", vartype=kind), value)
         elif not name.startswith(EXTENSION_PREFIXES):
-            setting = settings.get(name)
+            setting = by_name.get(name.lower())
             if setting is None or is_reserved(setting):
                 raise InvalidArgument(f"Flag requested is not valid: {name}.", reason="invalidFlagName")
             check_value(setting, value)

@@ -446,6 +446,41 @@ def test_without_the_flag_no_iam_user_logs_in(region: ServedRegion, sql: Any, ap
     sql.instances().delete(project=PROJECT, instance="plain").execute()
 
 
+def test_one_iam_user_owns_the_schema_and_another_reads_and_writes_rows(
+    region: ServedRegion, sql: Any, pg: str
+) -> None:
+    region.account(PROJECT, "validibot-row", *USER_ROLES)
+    row_user, owner = f"validibot-row@{PROJECT}.iam", f"validibot-app@{PROJECT}.iam"
+    body = {"name": row_user, "type": "CLOUD_IAM_SERVICE_ACCOUNT"}
+    sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
+    statements = (
+        "CREATE EXTENSION citext",
+        "CREATE TABLE jobs (id int GENERATED ALWAYS AS IDENTITY, name citext)",
+        f'GRANT SELECT, INSERT ON jobs TO "{row_user}"',
+    )
+    for statement in statements:
+        run_program(region, "psql", "-c", statement, user=owner, password=token_of(region, "validibot-app"))
+
+    with psycopg.connect(
+        host=host(region), user=row_user, password=token_of(region, "validibot-row"), dbname="app"
+    ) as connection:
+        connection.execute("INSERT INTO jobs (name) VALUES ('Report')")
+        assert connection.execute("SELECT name FROM jobs WHERE name = 'report'").fetchone() == ("Report",)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DROP TABLE jobs")
+
+
+def test_operations_are_listed_by_instance(sql: Any, pg: str) -> None:
+    operations = sql.operations()
+
+    listed = operations.list(project=PROJECT, instance=pg).execute()["items"]
+
+    assert {operation["targetId"] for operation in listed} == {pg}
+    assert [one for one in listed if one["operationType"] == "CREATE"] == [
+        operations.get(project=PROJECT, operation=listed[-1]["name"]).execute()
+    ]
+
+
 # Google's connector
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from google.oauth2 import service_account
@@ -41,7 +41,10 @@ class ServedRegion:
         for role in roles:
             self.region.iam.add_binding(f"cloudresourcemanager/projects/{project}", role, f"serviceAccount:{email}")
         info = json.loads(base64.b64decode(key["privateKeyData"]))
-        return service_account.Credentials.from_service_account_info(info, scopes=SCOPES)
+        return cast(
+            service_account.Credentials,
+            service_account.Credentials.from_service_account_info(info, scopes=SCOPES),
+        )
 
 
 @contextmanager
