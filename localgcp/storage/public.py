@@ -42,7 +42,9 @@ def open_public(
     home, found, status = _found(storage, bucket, name)
     headers = dict(request_headers or {})
     etag = media.xml_etag(found)
-    if status == 200 and etag in [tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")]:
+    if status == 200 and etag in [
+        tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")
+    ]:
         response = media.MediaResponse(None, media.Slice(0, 0), status_code=304, headers=[("ETag", etag)])
     else:
         if status != 200:

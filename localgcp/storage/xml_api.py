@@ -36,7 +36,7 @@ from localgcp.storage.transfers import continue_session, refuse_legacy_acl
 from localgcp.storage.uploads import Upload
 from localgcp.store import Resource
 
-NAMESPACE = "http://doc.s3.amazonaws.com/2006-03-01"
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 MAX_COMPLETE_BYTES = 2 * 1024 * 1024
 log = logging.getLogger(__name__)
 
