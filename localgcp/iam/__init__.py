@@ -1,1 +1,1 @@
-"""Identity: who calls (`tokens`, `metadata`), what an account is (`accounts`), and what it may do (`policies`, `roles`)."""
+"""Identity: who calls (`tokens`, `metadata`, `accounts`) and what they may do (`policies`, `roles`)."""

@@ -58,7 +58,8 @@ class Iam:
         """Whether the policies of the resource, its ancestors and its project grant the permission."""
         if principal.is_operator:
             return True
-        return any(self._policy_allows(principal, permission, policy_key, key) for policy_key in self.names.lineage(key))
+        lineage = self.names.lineage(key)
+        return any(self._policy_allows(principal, permission, policy_key, key) for policy_key in lineage)
 
     def check(self, principal: Principal, permission: str, key: str) -> None:
         """Raises PermissionDenied in the words of the resource's API, or Unauthenticated for nobody in particular."""
@@ -216,13 +217,13 @@ class Iam:
                 entry["condition"] = dict(condition)
         bindings = [merged[key] for key in sorted(merged)]
         if sum(len(binding["members"]) for binding in bindings) > _MAX_PRINCIPALS:
-            raise InvalidArgument(f"The number of principals in the policy is larger than the maximum {_MAX_PRINCIPALS}.")
+            raise InvalidArgument(f"The policy has more principals than the maximum of {_MAX_PRINCIPALS}.")
         return bindings
 
     def _check_role(self, role: str) -> None:
         if _WITH_CONDITION in role:
             raise InvalidArgument(
-                f"Role {role} is the placeholder of a conditional binding: read the policy with requestedPolicyVersion 3."
+                f"Role {role} stands for a conditional binding: read the policy with requestedPolicyVersion 3."
             )
         if re.fullmatch(r"(roles|projects/[^/]+/roles|organizations/[^/]+/roles)/[A-Za-z0-9_.]+", role) is None:
             raise InvalidArgument(f"Role name must be in the format roles/{{role}}, got '{role}'.")
@@ -248,12 +249,12 @@ class Iam:
         if kind == "domain" and _DOMAIN.fullmatch(address):
             return
         if kind not in _WITH_EMAIL or _EMAIL.fullmatch(address) is None:
-            raise InvalidArgument(f"Invalid member '{member}': the format is type:identifier, such as user:a@example.com.")
+            raise InvalidArgument(f"Invalid member '{member}': the form is type:identifier, as user:a@example.com.")
         if address.endswith("gserviceaccount.com"):
             if kind != "serviceAccount":
                 raise InvalidArgument(
-                    f"Principal {address} is of type \"serviceAccount\". The principal should appear as "
-                    f"\"serviceAccount:{address}\"."
+                    f'Principal {address} is of type "serviceAccount". The principal should appear as '
+                    f'"serviceAccount:{address}".'
                 )
             if not accounts.exists(self._store, address.lower()):
                 raise InvalidArgument(f"Service account {address} does not exist.")
@@ -305,7 +306,8 @@ def denied(principal: Principal, permission: str, key: str) -> ApiError:
                 details=details,
             )
         case "artifactregistry" | "cloudresourcemanager":
-            message = f"Permission '{permission}' denied on resource '//{api}.googleapis.com/{name}' (or it may not exist)."
+            full_name = f"//{api}.googleapis.com/{name}"
+            message = f"Permission '{permission}' denied on resource '{full_name}' (or it may not exist)."
     return PermissionDenied(message, details=details)
 
 

@@ -47,7 +47,7 @@ def delete_certificate(call: Call) -> Any:
     for entry in call.store.scan(call.key.rpartition("/certificates/")[0] + "/certificateMaps/"):
         if certificate["name"] in [call.region.with_project_ids(name) for name in entry.get("certificates", [])]:
             raise FailedPrecondition(
-                f"can't delete certificate that is referenced by a CertificateMapEntry or other resources: {entry['name']}"
+                f"can't delete certificate that is referenced by a CertificateMapEntry: {entry['name']}"
             )
     return call.proceed()
 

@@ -1,6 +1,6 @@
 """Cloud KMS: symmetric keys, their versions and rotation, encryption with AES-256-GCM.
 
-Not here: keys for signing, MACs and imports. Creating one is refused, so that nothing seems to be protected that is not.
+Not here: keys for signing, MACs and imports. Creating one is refused: nothing seems protected that is not.
 """
 
 import base64
@@ -164,9 +164,7 @@ def destroy_version(call: Call) -> Resource:
             raise FailedPrecondition(f"{version['name']} cannot be destroyed in state {version['state']}.")
         delay = _key(call, _key_of(version.key)).get("destroyScheduledDuration", _DESTROY_DAYS)
         when = call.region.clock.now() + timedelta(seconds=float(str(delay).removesuffix("s")))
-        return call.store.put(
-            version.key, {**version, "state": "DESTROY_SCHEDULED", "destroyTime": timestamp(when)}
-        )
+        return call.store.put(version.key, {**version, "state": "DESTROY_SCHEDULED", "destroyTime": timestamp(when)})
 
 
 @service.method(f"{_VERSIONS}.restore")

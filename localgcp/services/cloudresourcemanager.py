@@ -7,13 +7,14 @@ import base64
 import hashlib
 from typing import Any
 
-from localgcp import generic
+from localgcp import generic, status
 from localgcp.clock import timestamp
 from localgcp.errors import InvalidArgument
 from localgcp.service import Call, Service
 from localgcp.store import Resource
 
 service = Service("cloudresourcemanager:v1")
+service.mount(status.PATH, status.status_app)
 service.permissions |= {
     # The handlers check: two versions of the API name a project in different ways.
     "projects.get": None,

@@ -143,7 +143,8 @@ def patch_account(call: Call) -> Resource:
     unknown = [field for field in mask if field not in _ACCOUNT_FIELDS]
     if not mask or unknown:
         raise InvalidArgument(
-            f"updateMask must name displayName or description, got '{','.join(unknown or mask)}'.", location="updateMask"
+            f"updateMask must name displayName or description, got '{','.join(unknown or mask)}'.",
+            location="updateMask",
         )
     return _update_account(call, wanted, {_ACCOUNT_FIELDS[field] for field in mask})
 
@@ -467,7 +468,7 @@ def _key_body(account: Resource, key: keys.SigningKey) -> dict[str, Any]:
 
 def _check_key_policy(call: Call, account: Resource, constraint: str, what: str) -> None:
     policy = call.store.find(f"orgpolicy/projects/{account['projectId']}/policies/{constraint}")
-    rules = (policy or {}).get("spec", {}).get("rules", [])
+    rules = policy.get("spec", {}).get("rules", []) if policy else []
     if any(rule.get("enforce") for rule in rules):
         raise FailedPrecondition(f"{what} is not allowed on this service account (constraint {constraint}).")
 

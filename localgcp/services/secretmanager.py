@@ -29,9 +29,7 @@ _TABLE = "CREATE TABLE IF NOT EXISTS secret_payloads (key TEXT PRIMARY KEY, payl
 
 service = Service("secretmanager:v1")
 for _parent in ("projects", "projects.locations"):
-    service.allow(
-        "secretmanager.secrets", f"{_parent}.secrets", addVersion="secretmanager.versions.add"
-    )
+    service.allow("secretmanager.secrets", f"{_parent}.secrets", addVersion="secretmanager.versions.add")
     for _verb in ("get", "list", "access", "enable", "disable", "destroy"):
         service.permissions[f"{_parent}.secrets.versions.{_verb}"] = f"secretmanager.versions.{_verb}"
 service.permissions["projects.locations.get"] = "secretmanager.locations.get"

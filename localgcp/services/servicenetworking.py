@@ -30,9 +30,7 @@ def create_connection(call: Call) -> dict[str, Any]:
     ranges = _checked_ranges(call, key, call.body.get("reservedPeeringRanges"))
     with call.store.transaction():
         if call.store.exists(key):
-            raise FailedPrecondition(
-                "Cannot modify allocated ranges in CreateConnection. Please use UpdateConnection."
-            )
+            raise FailedPrecondition("Cannot modify allocated ranges in CreateConnection. Please use UpdateConnection.")
         body = {
             "network": network,
             "reservedPeeringRanges": ranges,

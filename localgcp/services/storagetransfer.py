@@ -104,6 +104,6 @@ def _job(call: Call, given: Any, permission: str) -> Resource:
     project = _project(call, given, permission)
     name = call.params["jobName"]
     job = call.store.find(f"storagetransfer/{name}")
-    if job is None or job["projectId"] != project or job.get("status") == "DELETED" and call.method.verb != "get":
+    if job is None or job["projectId"] != project or (job.get("status") == "DELETED" and call.method.verb != "get"):
         raise NotFound(f"Requested entity was not found: {name}.")
     return job
