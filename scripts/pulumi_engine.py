@@ -80,18 +80,25 @@ class EngineSearch:
         )
 
     def on_path(self) -> Path:
-        found = shutil.which("pulumi", path=self.path)
-        if found is None:
-            raise Unavailable("PATH has no pulumi")
-        engine = Path(found)
-        if self.ours is not None and engine.absolute() == self.ours.absolute():
-            # An activated .venv puts the link that we made ourselves on PATH; what it points at is found below.
-            raise Unavailable("PATH has no pulumi but the link in .venv")
-        version = version_of(engine)
-        if version is None or version < MINIMUM:
+        """The first engine on PATH that is new enough; what is too old there does not hide another one behind it."""
+        reason = "PATH has no pulumi"
+        for directory in self.path.split(os.pathsep):
+            found = shutil.which("pulumi", path=directory) if directory else None
+            if found is None or self.is_ours(Path(found)):
+                continue
+            version = version_of(Path(found))
+            if version is not None and version >= MINIMUM:
+                return Path(found)
             has = ".".join(map(str, version)) if version else "of a version it does not tell"
-            raise Unavailable(f"PATH has {engine}, {has}; at least {'.'.join(map(str, MINIMUM))} is needed")
-        return engine
+            reason = f"PATH has {found}, {has}; at least {'.'.join(map(str, MINIMUM))} is needed"
+        raise Unavailable(reason)
+
+    def is_ours(self, found: Path) -> bool:
+        """The link that bootstrap makes, and the command by which a region calls it, lead to the engine we look for."""
+        if self.ours is not None and found.absolute() == self.ours.absolute():
+            return True
+        with found.open("rb") as file:
+            return b"localgcp" in file.read(512)
 
     def in_cache(self) -> Path:
         # A directory appears under its final name only when it is complete, so its presence is enough.

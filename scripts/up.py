@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -60,10 +61,11 @@ class Region:
         run = subprocess.run([PYTHON, "-m", "localgcp", "up"], cwd=ROOT, check=False)
         if run.returncode != 0:
             fail("the region did not start; `python -m localgcp logs` may say more")
-        printed = subprocess.run(
-            [PYTHON, "-m", "localgcp", "env"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
-        return cls(environ={**os.environ, **exports(printed)})
+        # The engine that bootstrap found stands before one that the user's PATH may have and that may be too old.
+        environ = os.environ | {"PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+        command = [PYTHON, "-m", "localgcp", "env"]
+        printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environ).stdout
+        return cls(environ=environ | exports(printed, environ["PATH"]))
 
     @property
     def data_dir(self) -> Path:
@@ -82,7 +84,7 @@ class Region:
         return answer
 
 
-def exports(printed: str) -> dict[str, str]:
+def exports(printed: str, path: str) -> dict[str, str]:
     """`export NAME=value` lines, as a shell would read them; PATH may refer to itself."""
     found = {}
     for line in printed.splitlines():
@@ -90,7 +92,7 @@ def exports(printed: str) -> dict[str, str]:
         if words[:1] == ["export"]:
             for word in words[1:]:
                 name, _, value = word.partition("=")
-                found[name] = value.replace("${PATH}", os.environ["PATH"]).replace("$PATH", os.environ["PATH"])
+                found[name] = value.replace("${PATH}", path).replace("$PATH", path)
     return found
 
 
@@ -100,8 +102,8 @@ class Pulumi:
     environ: dict[str, str]
 
     def __call__(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-        command = [str(ROOT / ".venv" / "bin" / "pulumi"), *arguments, "--non-interactive"]
-        # The link in .venv is the engine that bootstrap found; one that PATH happens to have may be too old.
+        pulumi = shutil.which("pulumi", path=self.environ["PATH"]) or "pulumi"
+        command = [pulumi, *arguments, "--non-interactive"]
         return subprocess.run(command, cwd=ROOT, env=self.environ, text=True, check=False, **options)
 
     def select(self) -> None:
@@ -234,8 +236,8 @@ def first_validation(region: Region, outputs: dict[str, Any], url: str, key: str
 
 def front_door(region: Region, outputs: dict[str, Any]) -> str:
     host = outputs["front_door"]["host"]
-    for door in region.status().get("front_doors", []):
-        if door["host"] == host and door["port_range"].startswith("443"):
+    for door in region.status()["frontDoors"]:
+        if door["project"] == outputs["project"] and door["address"].endswith(":443") and door["url"]:
             return str(door["url"]).rstrip("/")
     fail(f"the region has no front door for {host}; `python -m localgcp status` lists what it has")
 

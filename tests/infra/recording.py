@@ -74,7 +74,7 @@ class RecordingMonitor(MockMonitor):
     def RegisterResource(self, request: Any) -> Any:
         names = frozenset(urn.rpartition("::")[2] for urn in request.dependencies)
         self.options[request.type, request.name] = (request.protect, names)
-        return super().RegisterResource(request)
+        return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
 
 def resource_id(args: MockResourceArgs) -> str:
