@@ -73,9 +73,8 @@ class Work:
             raise
 
     def finish(self, api: str, answer: dict[str, Any]) -> dict[str, Any]:
-        return self.rest.finish(
-            api, answer, project=self.plan.get("project") or self.default_project, deadline=self.deadline
-        )
+        project = str(self.value("project") or self.default_project).removeprefix("projects/")
+        return self.rest.finish(api, answer, project=project, deadline=self.deadline)
 
     def pause(self) -> None:
         """Wait a little between two looks at something that is not finished; the error when the time is over."""
@@ -84,6 +83,9 @@ class Work:
     def creation_id(self, method: str, path: str, body: Any) -> str:
         """The same for the same creation, so that its repetition after a lost answer creates nothing twice."""
         return request_id(self.urn, method, path, json.dumps(body, sort_keys=True, default=str))
+
+
+_PLAIN = Encoding()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ class Kind:
     mask: Sequence[str] | None = None
     #: Properties that force a replacement and are sent in updates all the same.
     sent_on_update: frozenset[str] = frozenset()
-    encoding: Encoding = Encoding()
+    encoding: Encoding = _PLAIN
     #: As `encoding`, for updates, where they differ.
     update_encoding: Encoding | None = None
     decoding: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)

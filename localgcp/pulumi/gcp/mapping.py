@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,7 +139,7 @@ def expand(props: Properties, values: Mapping[str, Any], encoding: Encoding, pat
             put(body, prop.rest, sent)
     for rest, value in encoding.always.get(path, {}).items():
         if dig(body, rest.split(".")) is None:
-            put(body, rest.split("."), value)
+            put(body, rest.split("."), deepcopy(value))
     return body
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_any
+from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
 from localgcp.pulumi.gcp.endpoints import Endpoints
@@ -118,8 +118,8 @@ class Rest:
         try:
             for attempt in Retrying(
                 retry=retry_if_exception(lambda error: _is_passing(error, repeatable=repeatable)),
-                stop=stop_any(is_over),
-                wait=wait_exponential_jitter(initial=0.2, max=5.0, jitter=0.2),
+                stop=is_over,
+                wait=wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.2),
                 sleep=self._pause,
                 reraise=True,
             ):
@@ -129,7 +129,7 @@ class Rest:
                         raise error_of(response)
                     return _json(response)
         except httpx.TransportError as error:
-            raise Unreachable(f"{method} {request.url}: {error or type(error).__name__}") from error
+            raise Unreachable(f"{method} {request.url}: {str(error) or type(error).__name__}") from error
         raise AssertionError("unreachable")
 
     def pause(self, deadline: float | None) -> None:

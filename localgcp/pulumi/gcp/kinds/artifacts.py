@@ -48,12 +48,15 @@ class Trigger(Kind):
         return body
 
 
+_TRIGGER_ALWAYS = {"build.options": {"dynamicSubstitutions": False}}
+
 TRIGGER = Trigger(
     type="gcp:cloudbuild/trigger:Trigger",
     api="cloudbuild",
     collection="projects/{project}/locations/{location}/triggers",
     server_name="id",
-    encoding=Encoding(always={"build.options": {"dynamicSubstitutions": False}}),
+    encoding=Encoding(always=_TRIGGER_ALWAYS),
+    update_encoding=Encoding(always={**_TRIGGER_ALWAYS, "": {"approvalConfig": {}}}),
 )
 
 
@@ -86,6 +89,7 @@ BUDGET = Budget(
         },
     ),
     decoding={"name": last_segment, "amount.lastPeriodAmount": lambda value: True},
+    alike={"budgetFilter.calendarPeriod": lambda a, b: {a, b} <= {"MONTH", None}},
 )
 
 KINDS = (REPOSITORY, TRIGGER, BUDGET)

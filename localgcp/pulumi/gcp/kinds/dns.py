@@ -40,7 +40,7 @@ class ManagedZone(Kind):
         super().delete(work)
 
 
-_ZONE_ALWAYS = {"": {"privateVisibilityConfig.networks": []}}
+_ZONE_ALWAYS: Mapping[str, Mapping[str, Any]] = {"": {"privateVisibilityConfig.networks": []}}
 
 MANAGED_ZONE = ManagedZone(
     type="gcp:dns/managedZone:ManagedZone",

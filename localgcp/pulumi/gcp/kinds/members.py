@@ -16,15 +16,20 @@ from tenacity.wait import wait_random_exponential
 from localgcp.pulumi.gcp.kind import Kind, Work
 from localgcp.pulumi.gcp.mapping import Body, Values
 from localgcp.pulumi.gcp.rest import RestError
-from localgcp.pulumi.provider import UNKNOWN, ProviderError
+from localgcp.pulumi.provider import ProviderError
 
 _ATTEMPTS = 12
 #: One writer per policy in this process, so that a stack's members do not race against one another.
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 _locks_guard = threading.Lock()
 
-_PREFIXES = ("user:", "group:", "serviceAccount:", "domain:", "principal:", "principalSet:", "deleted:", "projectOwner:",
-             "projectEditor:", "projectViewer:", "iamMember:")  # fmt: skip
+_PREFIXES = tuple(
+    f"{kind}:"
+    for kind in (
+        *("user", "group", "serviceAccount", "domain", "principal", "principalSet", "deleted", "iamMember"),
+        *("projectOwner", "projectEditor", "projectViewer"),
+    )
+)
 _EVERYBODY = ("allUsers", "allAuthenticatedUsers")
 
 
@@ -134,6 +139,7 @@ class Member(PolicyPart):
 
     def delete(self, work: Work) -> None:
         self.change_policy(work, lambda policy: self._without(work, policy))
+        self.read_policy(work)  # has it held?
 
     def _is_mine(self, work: Work, binding: Mapping[str, Any]) -> bool:
         return binding.get("role") == work.value("role") and _condition(binding.get("condition")) == _condition(
@@ -196,7 +202,7 @@ class Member(PolicyPart):
                 ("member", f"{member!r} names nobody: expected allUsers, user:…, group:… or serviceAccount:…")
             )
         role = inputs.get("role")
-        if isinstance(role, str) and role is not UNKNOWN and "roles/" not in role:
+        if isinstance(role, str) and "roles/" not in role:
             failures.append(("role", f"{role!r} is no role: expected roles/… or projects/…/roles/…"))
         return failures
 
@@ -238,6 +244,7 @@ class AuditConfig(PolicyPart):
 
     def delete(self, work: Work) -> None:
         self.change_policy(work, lambda policy: {**self.settings(policy), "auditConfigs": self._others(work, policy)})
+        self.read_policy(work)
 
     def outputs(self, work: Work, body: Body | None = None) -> Values | None:
         policy = self.get(work)

@@ -47,6 +47,7 @@ SECRET = Secret(
 
 @dataclass(frozen=True, kw_only=True)
 class SecretVersion(Kind):
+    server_name: str = "name"
     auto_name: bool = False
 
     def _secret(self, work: Work) -> str:

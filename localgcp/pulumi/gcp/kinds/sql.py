@@ -1,7 +1,7 @@
 """Cloud SQL: instances, databases, users."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from localgcp.pulumi.gcp.kind import Kind, Work, global_network, project_number
@@ -127,18 +127,20 @@ _ALWAYS: Mapping[str, Mapping[str, Any]] = {
     "settings.ipConfiguration": {"requireSsl": None, "ipv4Enabled": False},
 }
 
+_SHAPE = Encoding(
+    always=_ALWAYS,
+    sent_outputs=frozenset({"settings.backupConfiguration.backupTier"}),
+    keep_zero=frozenset({"settings.diskAutoresize"}),
+    skip=frozenset({"maintenanceVersion"}),
+    text_numbers=True,
+)
+
 INSTANCE = Instance(
     type="gcp:sql/databaseInstance:DatabaseInstance",
     api="sqladmin",
     collection="projects/{project}/instances",
-    encoding=Encoding(
-        always=_ALWAYS,
-        sent_outputs=frozenset({"settings.backupConfiguration.backupTier"}),
-        keep_empty=frozenset({"settings.dataCacheConfig"}),
-        keep_zero=frozenset({"settings.diskAutoresize"}),
-        skip=frozenset({"maintenanceVersion"}),
-        text_numbers=True,
-    ),
+    encoding=_SHAPE,
+    update_encoding=replace(_SHAPE, always={**_ALWAYS, "settings": {**_ALWAYS["settings"], "dataCacheConfig": {}}}),
     alike={"settings.diskSize": _at_least},
 )
 
@@ -170,7 +172,7 @@ class PartOfInstance(Kind):
 
 
 def _is_stopped(instance: Mapping[str, Any]) -> bool:
-    return dig(instance, ("settings", "activationPolicy")) == "NEVER"
+    return bool(dig(instance, ("settings", "activationPolicy")) == "NEVER")
 
 
 def _remembered(work: Work) -> Values:

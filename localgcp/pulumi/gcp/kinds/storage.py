@@ -314,8 +314,6 @@ class TransferJob(Kind):
         return []
 
 
-TRANSFER_JOB = TransferJob(
-    type="gcp:storage/transferJob:TransferJob", api="storagetransfer", collection="transferJobs"
-)
+TRANSFER_JOB = TransferJob(type="gcp:storage/transferJob:TransferJob", api="storagetransfer", collection="transferJobs")
 
 KINDS = (BUCKET, BUCKET_OBJECT, TRANSFER_JOB)

@@ -86,6 +86,16 @@ class Replay:
             self._answers.update(fresh)
             self.sent.clear()
 
+    def settle(self, requests: Sequence[Mapping[str, Any]]) -> None:
+        """What recorded writes that nobody read afterwards have made of the resource: its next reading shows it."""
+        for index, write in enumerate(requests):
+            path, _, verb = write["path"].rpartition(":") if write["path"].endswith("able") else (write["path"], "", "")
+            later = [each for each in requests[index + 1 :] if (each["method"], each["path"]) == ("GET", path)]
+            for key, answers in self._answers.items():
+                if write["method"] in ("PATCH", "POST") and not later and key[:2] == ("GET", path):
+                    body = {"disabled": verb == "disable"} if verb else write["response"]["body"]
+                    answers[:] = [{"status": 200, "body": {**answers[-1]["body"], **body}}]
+
     def answer(self, sent: Sent) -> tuple[int, Any]:
         with self._lock:
             self.sent.append(sent)
@@ -208,7 +218,8 @@ def play(replay: Replay, type: str, recording: Mapping[str, Any], fixtures: Mapp
     if failures:
         return [Phase("check", [], [], str(failures))]
     replay.load(recording["create"])
-    error, id, outputs = "", "", {}
+    error, id = "", ""
+    outputs: dict[str, Any] = {}
     try:
         id, outputs = provider.create(type, urn, inputs=inputs, preview=False, timeout_seconds=10)
         if id != recording["id"]:
@@ -225,7 +236,9 @@ def play(replay: Replay, type: str, recording: Mapping[str, Any], fixtures: Mapp
         checked, _ = provider.check(type, urn, olds=inputs, news=news, random_seed=b"seed")
         replay.load(update["requests"])
         error = ""
-        difference = provider.diff(type, urn, id, old_inputs=inputs, old_outputs=outputs, news=checked, ignore_changes=())
+        difference = provider.diff(
+            type, urn, id, old_inputs=inputs, old_outputs=outputs, news=checked, ignore_changes=()
+        )
         if not difference.changes or difference.replaces:
             error = f"the diff is {difference}"
         try:
@@ -243,6 +256,7 @@ def play(replay: Replay, type: str, recording: Mapping[str, Any], fixtures: Mapp
         except Exception as caught:
             error = repr(caught)
         inputs = checked
+        replay.settle(update["requests"])
         phase("update", update["requests"], error)
 
     replay.load([])
