@@ -1,6 +1,7 @@
-"""gunicorn: one process with threads, sized to the one vCPU of an instance. Validators run in processes of their own."""
+"""gunicorn: one process with threads, for the one vCPU of an instance. Validators run in processes of their own."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from app import logs
@@ -13,7 +14,7 @@ exit_on_unusable_environment()
 logs.configure(project=os.environ.get("GOOGLE_CLOUD_PROJECT", ""), level="INFO")
 
 # Cloud Run reaches a container on all interfaces; whoever runs it without one sets HOST to the loopback address.
-bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8080')}"
+bind = f"{os.environ.get('HOST', '0.0.0.0')}:{os.environ.get('PORT', '8080')}"  # noqa: S104  # as said above
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_WORKERS", "1"))
 threads = int(os.environ.get("WEB_THREADS", "8"))
@@ -21,7 +22,8 @@ threads = int(os.environ.get("WEB_THREADS", "8"))
 timeout = 60
 graceful_timeout = 9  # Cloud Run sends SIGKILL ten seconds after SIGTERM
 keepalive = 75  # longer than a proxy keeps its idle connections, so that it never writes into a closing one
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112  # a slow disk must not stop heartbeats
+# A slow disk must not stop heartbeats. The file in it has a random name and is unlinked at once.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
 accesslog = None  # app.web.middleware logs each request with its trace
 errorlog = "-"

@@ -12,7 +12,9 @@ from typing import Any, Final
 import structlog
 
 _SECRET_NAMES = re.compile(r"authorization|cookie|password|secret|token|api_key$|_dsn", re.IGNORECASE)
-_SECRETS: Final = re.compile(r"\bvb_(?:au|us|eu)_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{20,}|\bya29\.[\w.-]+|\beyJ[\w-]+\.[\w.-]+")
+_SECRETS: Final = re.compile(
+    r"\bvb_(?:au|us|eu)_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{20,}|\bya29\.[\w.-]+|\beyJ[\w-]+\.[\w.-]+"
+)
 _SEVERITIES: Final = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR", "critical": "CRITICAL"}
 
 

@@ -35,7 +35,11 @@ class LoginToken:
         """A token that is good for at least two minutes."""
         with self._lock:
             held = credentials(SQL_LOGIN)
-            if not held.token or held.expiry is None or held.expiry - _REMAINING < datetime.now(UTC).replace(tzinfo=None):
+            if (
+                not held.token
+                or held.expiry is None
+                or held.expiry - _REMAINING < datetime.now(UTC).replace(tzinfo=None)
+            ):
                 held.refresh(Request())
             return str(held.token)
 

@@ -21,7 +21,10 @@ from app.cloud.identity import credentials
 from app.settings import env
 
 FAILURES: Final = (GoogleAPICallError, GoogleAuthError, RequestException)
-_PERMISSION = re.compile(r"\b([a-z]+\.[a-zA-Z]+\.[a-zA-Z]+)\b(?='? (?:access|permission)|'? denied)|[Pp]ermission '?([a-z]+\.[a-zA-Z]+\.[a-zA-Z]+)")
+_PERMISSION = re.compile(
+    r"\b([a-z]+\.[a-zA-Z]+\.[a-zA-Z]+)\b(?='? (?:access|permission)|'? denied)"
+    r"|[Pp]ermission '?([a-z]+\.[a-zA-Z]+\.[a-zA-Z]+)"
+)
 _TIMEOUT_SECONDS: Final = 20
 
 
@@ -70,7 +73,9 @@ def publish(bucket_name: str, project: str, files: Iterable[tuple[str, Path]], s
         raise ImproperlyConfigured("there are no static files to publish: is django.contrib.staticfiles installed?")
     bucket = client(project).bucket(bucket_name)
     prefix = _common_prefix(wanted)
-    held = {blob.name: blob.crc32c for blob in bucket.list_blobs(prefix=prefix, fields="items(name,crc32c),nextPageToken")}
+    held = {
+        blob.name: blob.crc32c for blob in bucket.list_blobs(prefix=prefix, fields="items(name,crc32c),nextPageToken")
+    }
     missing = [name for name, path in wanted.items() if held.get(name) != _crc32c(path)]
 
     def upload(name: str) -> None:

@@ -47,9 +47,9 @@ def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
         for item in error.errors
     ]
     detail = "; ".join(f"{e.field}: {e.message}" for e in errors)
-    return Problem(
-        "invalid-request", "The request is not valid", status=422, detail=detail, errors=errors
-    ).response(request)
+    return Problem("invalid-request", "The request is not valid", status=422, detail=detail, errors=errors).response(
+        request
+    )
 
 
 @api.exception_handler(Http404)

@@ -83,6 +83,6 @@ def _elsewhere(request: HttpRequest, region: DataRegion) -> Problem:
         "other-region",
         "The organisation's data is in another region",
         status=308,
-        detail=f"this region is {env.data_region.value}, the organisation is in {region.value}: ask {region.public_host}",
+        detail=f"this is {env.data_region.value}, the organisation is in {region.value}: ask {region.public_host}",
         headers={"Location": location},
     )

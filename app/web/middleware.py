@@ -90,7 +90,9 @@ def health(get_response: _View) -> _View:
 
 
 def _health(status: int, body: dict[str, object]) -> HttpResponse:
-    return HttpResponse(json.dumps(body), status=status, content_type="application/json", headers={"Cache-Control": "no-store"})
+    return HttpResponse(
+        json.dumps(body), status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
 
 
 def _database_failure() -> str:

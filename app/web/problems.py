@@ -64,7 +64,10 @@ class Problem(Exception):
             trace=str(structlog.contextvars.get_contextvars().get("trace_id", "")),
         ).model_dump()
         return HttpResponse(
-            json.dumps(document, ensure_ascii=False), status=self.status, content_type=CONTENT_TYPE, headers=self.headers
+            json.dumps(document, ensure_ascii=False),
+            status=self.status,
+            content_type=CONTENT_TYPE,
+            headers=self.headers,
         )
 
 

@@ -47,7 +47,9 @@ class Postgres:
         self.start()
 
     def start(self) -> None:
-        options = f"-c listen_addresses='' -c unix_socket_directories={self.directory} -c fsync=off -c max_connections=60"
+        options = (
+            f"-c listen_addresses='' -c unix_socket_directories={self.directory} -c fsync=off -c max_connections=60"
+        )
         self._run("pg_ctl", "start", "--wait", "--timeout=60", f"--log={self.directory}/log", f"--options={options}")
 
     def stop(self) -> None:

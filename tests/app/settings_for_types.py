@@ -7,4 +7,4 @@ from tests.app.environment import environment
 
 os.environ.update(environment(Path("/nowhere"), Path("/nowhere")))
 
-from app.settings import *  # noqa: E402, F403
+from app.settings import *  # noqa: F403

@@ -1,7 +1,8 @@
-"""The application as it is deployed: gunicorn, a Postgres whose schema another user owns, tokens as passwords, buckets."""
+"""The application as it is deployed: gunicorn, tokens as passwords, a schema that another user owns, buckets."""
 
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tests.app.postgres import Postgres
 
 MIGRATE, WEB, WORKER = (f"validibot-{name}@validibot-test.iam" for name in ("migrate", "web", "worker"))
 SUBMISSION = {"validator": "json-schema", "document": {"id": 1}, "schema": {"required": ["id"]}}
+COUNTS = "SELECT (SELECT count(*) FROM organizations_organization), (SELECT count(*) FROM organizations_apikey)"
 
 
 @dataclass
@@ -115,7 +117,7 @@ def test_a_missing_storage_permission_is_named_and_leaves_no_row(region: Region,
 
 def test_migrating_and_creating_again_changes_nothing(region: Region) -> None:
     with region.rows() as rows:
-        before = rows.execute("SELECT (SELECT count(*) FROM organizations_organization), (SELECT count(*) FROM organizations_apikey)").fetchall()  # fmt: skip
+        before = rows.execute(COUNTS).fetchall()
         uploaded = len(region.google.uploads)
 
         migrated, created = server.manage(region.migrate, "migrate_region"), _create_organization(region)
@@ -126,7 +128,7 @@ def test_migrating_and_creating_again_changes_nothing(region: Region) -> None:
             "organisation demo: exists",
             f"API key {region.key.sha256[:8]}…: exists",
         ]
-        after = rows.execute("SELECT (SELECT count(*) FROM organizations_organization), (SELECT count(*) FROM organizations_apikey)").fetchall()  # fmt: skip
+        after = rows.execute(COUNTS).fetchall()
     assert before == after == [(1, 1)]
     assert len(region.google.uploads) >= uploaded
     assert region.key.text not in migrated.stdout + created.stdout
@@ -195,14 +197,14 @@ def test_a_restart_of_postgres_is_survived(region: Region, web: server.Server) -
 def test_a_body_over_the_ceiling_is_refused_announced_or_not(region: Region, web: server.Server) -> None:
     chunk = b" " * (1024 * 1024)
     with web.client(authorization=region.bearer) as client:
-        announced = client.post(
-            "/api/validations", content=chunk * 11, headers={"content-type": "application/json"}
-        )
+        announced = client.post("/api/validations", content=chunk * 11, headers={"content-type": "application/json"})
         chunked = client.post(
             "/api/validations", content=(chunk for _ in range(11)), headers={"content-type": "application/json"}
         )
         small = client.post(
-            "/api/validations", content=iter([json.dumps(SUBMISSION).encode()]), headers={"content-type": "application/json"}
+            "/api/validations",
+            content=iter([json.dumps(SUBMISSION).encode()]),
+            headers={"content-type": "application/json"},
         )
 
     assert [a.status_code for a in (announced, chunked, small)] == [413, 413, 201]
@@ -225,9 +227,7 @@ def test_requests_at_once_share_the_pool_and_the_validators(region: Region, web:
     assert answers == [201] * 40
 
 
-def test_every_line_is_an_entry_with_severity_and_trace_and_without_secrets(
-    region: Region, web: server.Server
-) -> None:
+def test_every_line_is_an_entry_with_severity_and_trace_and_without_secrets(region: Region, web: server.Server) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     with web.client(authorization=region.bearer) as client:
         client.get("/api/validations", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
@@ -248,8 +248,12 @@ def test_every_line_is_an_entry_with_severity_and_trace_and_without_secrets(
 def test_the_worker_serves_health_and_nothing_of_the_web_service(region: Region, tmp_path: Path) -> None:
     worker = region.web | {"VALIDIBOT_ROLE": "worker", "VALIDIBOT_DATABASE_USER": WORKER}
     with server.running(worker, tmp_path / "log") as running:
-        with running.client(authorization=region.bearer, host="validibot-worker-1.australia-southeast1.run.app") as client:
-            answers = {p: client.get(p).status_code for p in ("/readyz", "/", "/admin/", "/api/validations", "/api/docs")}
+        with running.client(
+            authorization=region.bearer, host="validibot-worker-1.australia-southeast1.run.app"
+        ) as client:
+            answers = {
+                p: client.get(p).status_code for p in ("/readyz", "/", "/admin/", "/api/validations", "/api/docs")
+            }
 
     assert answers == {"/readyz": 200, "/": 404, "/admin/": 404, "/api/validations": 404, "/api/docs": 404}
 
@@ -280,7 +284,7 @@ def test_a_login_asks_for_a_new_token_when_the_old_one_ends_soon(region: Region)
     try:
         environ = server.clean(region.web)
         finished = subprocess.run(
-            [__import__("sys").executable, "-c", script],
+            [sys.executable, "-c", script],
             cwd=server.ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         asked = region.google.tokens_asked

@@ -84,9 +84,7 @@ def test_cel_rules_are_findings_with_their_own_severity(submit: Submit) -> None:
 
 @pytest.mark.parametrize("expression", ["document.absent > 0", "document.total", "'true'", "1 / 0 == 1"])
 def test_a_rule_that_does_not_come_out_true_is_never_a_pass(submit: Submit, expression: str) -> None:
-    answer = submit(
-        validator="cel", document={"total": 1}, rules=[{"expression": expression, "severity": "INFO"}]
-    )
+    answer = submit(validator="cel", document={"total": 1}, rules=[{"expression": expression, "severity": "INFO"}])
 
     assert (answer.json()["verdict"], answer.json()["errors"]) == ("FAIL", 1)
 

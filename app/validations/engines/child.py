@@ -1,4 +1,4 @@
-"""The sandboxed process: reads submissions from its socket, validates, answers. `python -m app.validations.engines.child`
+"""The sandboxed process: reads submissions from its socket, validates, answers.
 
 It limits itself before it reads anything. What the limits cannot stop, the parent does: it kills.
 """
@@ -65,7 +65,9 @@ def _answer(link: socket.socket, body: bytes, content_type: str) -> dict[str, An
 
 def out_of_memory(where: str) -> Refused:
     return over_budget(
-        where, f"validating needed more memory than it may (while working on: {where})", "send a smaller or simpler file"
+        where,
+        f"validating needed more memory than it may (while working on: {where})",
+        "send a smaller or simpler file",
     )
 
 

@@ -81,9 +81,7 @@ def run(body: bytes, content_type: str, progress: Callable[[str], None]) -> Repo
     return report
 
 
-def _run_json(
-    submission: _Submission, validator: Validator, report: Report, progress: Callable[[str], None]
-) -> None:
+def _run_json(submission: _Submission, validator: Validator, report: Report, progress: Callable[[str], None]) -> None:
     rules: list[cel.Rule] = []
     schema: Any = None
     if validator is Validator.CEL:
@@ -241,13 +239,13 @@ def _multipart(body: bytes, boundary: str) -> _Submission:
 
 
 def _invalid(name: str, found: str, remedy: str) -> Refused:
-    return Refused(
-        "invalid-request", "The request is not valid", field=name, detail=f"{name} {found}", remedy=remedy
-    )
+    return Refused("invalid-request", "The request is not valid", field=name, detail=f"{name} {found}", remedy=remedy)
 
 
 def _malformed(detail: str, remedy: str) -> Refused:
-    return Refused("malformed-request", "The request cannot be read", status=400, field="body", detail=detail, remedy=remedy)
+    return Refused(
+        "malformed-request", "The request cannot be read", status=400, field="body", detail=detail, remedy=remedy
+    )
 
 
 def _at(error: strictjson.SyntaxProblem) -> str:

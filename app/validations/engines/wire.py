@@ -1,4 +1,4 @@
-"""Messages between the application and its sandboxed children: a JSON head and a body of bytes, each with its length."""
+"""Messages between the application and its sandboxed children: a JSON head and bytes, each with its length."""
 
 import json
 import socket
