@@ -1,6 +1,7 @@
 """Google's OAuth 2.0 endpoints: tokens for signed assertions, what a token is, and the keys to check ID tokens with."""
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -120,7 +121,7 @@ def tokeninfo(region: "Region", request: Request, parameters: Mapping[str, str])
             "azp": subject,
             "aud": subject,
             "scope": "https://www.googleapis.com/auth/cloud-platform https://www.googleapis.com/auth/userinfo.email",
-            "exp": str(int(region.clock.now().timestamp() + left)),
+            "exp": str(int(time.time() + left)),
             "expires_in": str(int(left)),
             "email": email,
             "email_verified": "true",

@@ -3,10 +3,9 @@
 import base64
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from localgcp.clock import timestamp
 from localgcp.errors import InvalidArgument, NotFound
 from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
@@ -35,7 +34,9 @@ def generate_access_token(call: Call) -> dict[str, Any]:
         raise InvalidArgument(f"lifetime must be 1s to {MAX_LIFETIME_SECONDS}s, got {text}.")
     lifetime = int(match[1])
     token = call.region.tokens.access_token(email, lifetime)
-    return {"accessToken": token, "expireTime": timestamp(call.region.clock.now() + timedelta(seconds=lifetime))}
+    expires = datetime.now(UTC) + timedelta(seconds=lifetime)
+    # Whole seconds: google-auth reads no fraction here.
+    return {"accessToken": token, "expireTime": expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 @service.method("projects.serviceAccounts.generateIdToken")

@@ -34,6 +34,8 @@ Client = TypeVar("Client")
 class Account:
     email: str
     credentials: service_account.Credentials
+    #: What Google hands out as the account's JSON key file.
+    key_file: dict[str, str]
 
     @property
     def member(self) -> str:
@@ -82,10 +84,9 @@ class Region:
         key = accounts.keys().create(name=f"projects/-/serviceAccounts/{email}", body={}).execute()
         for role in roles:
             self.core.iam.add_binding(f"cloudresourcemanager/projects/{project}", role, f"serviceAccount:{email}")
-        info = json.loads(base64.b64decode(key["privateKeyData"]))
-        return Account(
-            email=email, credentials=service_account.Credentials.from_service_account_info(info, scopes=SCOPES)
-        )
+        key_file = json.loads(base64.b64decode(key["privateKeyData"]))
+        credentials = service_account.Credentials.from_service_account_info(key_file, scopes=SCOPES)
+        return Account(email=email, credentials=credentials, key_file=key_file)
 
 
 @contextmanager
