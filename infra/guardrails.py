@@ -218,7 +218,11 @@ class Guardrails:
     def transform(self, args: pulumi.ResourceTransformArgs) -> None:
         found = findings(args.type_, plain(args.props), self.context)
         if found:
-            raise GuardrailError(f"{args.type_} {args.name} " + "; ".join(found))
+            message = f"{args.type_} {args.name} " + "; ".join(found)
+            # The exception reaches the user at the end of a long traceback through the engine; this is one line.
+            # The log alone would not do: a program that has logged errors and goes on has succeeded.
+            pulumi.log.error(f"guardrail: {message}")
+            raise GuardrailError(message)
 
 
 def plain(value: Any) -> Any:

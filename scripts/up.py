@@ -65,7 +65,9 @@ class Region:
         environ = os.environ | {"PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         command = [PYTHON, "-m", "localgcp", "env"]
         printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environ).stdout
-        return cls(environ=environ | exports(printed, environ["PATH"]))
+        # An advertisement of the engine's, beside each failure.
+        quiet = {"PULUMI_SUPPRESS_NEO_LINK": "true"}
+        return cls(environ=environ | quiet | exports(printed, environ["PATH"]))
 
     @property
     def data_dir(self) -> Path:

@@ -22,10 +22,11 @@ class FakeGoogle:
 
     def on(self, method_and_path: str, *answers: Any, status: int = 200) -> None:
         """Answer with each of `answers` in turn, and with the last from then on."""
-        self.handlers[method_and_path] = [
-            answer if callable(answer) else lambda _request, body=answer: Answer(status, json=body)
-            for answer in answers
-        ]
+
+        def always(body: Any) -> Handler:
+            return lambda _request: Answer(status, json=body)
+
+        self.handlers[method_and_path] = [answer if callable(answer) else always(answer) for answer in answers]
 
     def __call__(self, request: httpx.Request) -> Answer:
         self.requests.append(request)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import dill  # type: ignore[import-untyped]
+import dill
 import httpx
 import pytest
 
