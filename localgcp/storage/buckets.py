@@ -227,7 +227,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
     for key, value in labels.items():
         if not re.fullmatch(r"[\w-]{1,63}", key) or key != key.lower() or not key[0].isalpha():
             raise InvalidArgument(
-                f"Invalid label key '{key}': lower-case letters, digits, '_' and '-', at most 63, beginning with a letter.",
+                f"Invalid label key '{key}': at most 63 lower-case letters, digits, '_' and '-', first a letter.",
                 reason="invalid",
             )
         if not re.fullmatch(r"[\w-]{0,63}", value) or value != value.lower():

@@ -42,7 +42,7 @@ class CloudStorage:
         return self.files.sweep(self.objects.referenced_contents() | self.uploads.referenced_contents())
 
     def apply_lifecycle(self) -> lifecycle.Applied:
-        """Apply every bucket's lifecycle rules, and purge what soft delete no longer keeps, as of the region's clock."""
+        """Apply lifecycle rules and purge what soft delete no longer keeps, as of the region's clock."""
         buckets = self.region.store.list("storage", "b")
         return lifecycle.apply(self.objects, self.uploads, buckets, self.region.clock.now())
 

@@ -51,9 +51,10 @@ def open_to(origin: str | None, wanted_headers: str = "") -> dict[str, str]:
 def _matching(rules: Sequence[Mapping[str, Any]], origin: str | None, method: str) -> Mapping[str, Any] | None:
     for rule in rules:
         methods = rule.get("method", ())
-        if origin is not None and (method in methods or "*" in methods):
-            if any(_origin_matches(allowed, origin) for allowed in rule.get("origin", ())):
-                return rule
+        if origin is None or not (method in methods or "*" in methods):
+            continue
+        if any(_origin_matches(allowed, origin) for allowed in rule.get("origin", ())):
+            return rule
     return None
 
 

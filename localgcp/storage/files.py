@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 
@@ -35,14 +36,14 @@ class ContentWriter:
         self.content_id = content_id
         self.size = 0
         self._descriptor: int | None = descriptor
-        self._crc32c = google_crc32c.Checksum()
+        self._crc32c: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     def write(self, chunks: Sequence[bytes]) -> None:
         if self._descriptor is None:
             raise ValueError("the writer is closed")
         for start in range(0, len(chunks), MAX_VECTORS):
-            self._write_all(chunks[start : start + MAX_VECTORS])
+            _write_all(self._descriptor, chunks[start : start + MAX_VECTORS])
         for chunk in chunks:
             self.absorb(chunk)
 
@@ -56,7 +57,7 @@ class ContentWriter:
         """Everything is on disk when this returns."""
         if self._descriptor is None:
             raise ValueError("the writer is closed")
-        os.fdatasync(self._descriptor) if hasattr(os, "fdatasync") else os.fsync(self._descriptor)
+        _sync(self._descriptor)
         content = self.snapshot()
         self.close()
         return content
@@ -69,15 +70,6 @@ class ContentWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _write_all(self, chunks: Sequence[bytes]) -> None:
-        assert self._descriptor is not None
-        expected = sum(map(len, chunks))
-        written = os.writev(self._descriptor, chunks)
-        if written < expected:  # a signal, or a disk that is nearly full
-            rest = memoryview(b"".join(chunks))[written:]
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
 
 
 class ContentFiles:
@@ -124,7 +116,7 @@ class ContentFiles:
                 for content_id in content_ids:
                     with self.path(content_id).open("rb") as source:
                         _copy(source.fileno(), out.fileno())
-                os.fsync(out.fileno())
+                _sync(out.fileno())
         except BaseException:
             self.delete([target])
             raise
@@ -156,6 +148,18 @@ class ContentFiles:
                     path.unlink()
                     removed += 1
         return removed
+
+
+def _sync(descriptor: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has no fdatasync
+
+
+def _write_all(descriptor: int, chunks: Sequence[bytes]) -> None:
+    written = os.writev(descriptor, chunks)
+    if written < sum(map(len, chunks)):  # a signal, or a disk that is nearly full
+        rest = memoryview(b"".join(chunks))[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
 def _copy(source: int, target: int) -> None:

@@ -60,7 +60,7 @@ def check_rules(rules: list[Mapping[str, Any]]) -> None:
             )
         if kind == "AbortIncompleteMultipartUpload" and not set(condition) <= ABORT_CONDITIONS:
             raise InvalidArgument(
-                "An AbortIncompleteMultipartUpload action takes the conditions age, matchesPrefix and matchesSuffix only.",
+                "AbortIncompleteMultipartUpload takes the conditions age, matchesPrefix and matchesSuffix only.",
                 reason="invalid",
             )
         for field in NUMBERS:

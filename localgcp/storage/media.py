@@ -66,7 +66,8 @@ def check_digests(content: Content, *, crc32c: int | None = None, md5: bytes | N
     """Raises InvalidArgument when a checksum that the client gave is not the content's."""
     if crc32c is not None and crc32c != content.crc32c:
         raise InvalidArgument(
-            f'Provided CRC32C "{crc32c_text(crc32c)}" doesn\'t match calculated CRC32C "{crc32c_text(content.crc32c)}".',
+            f'Provided CRC32C "{crc32c_text(crc32c)}" doesn\'t match calculated CRC32C'
+            f' "{crc32c_text(content.crc32c)}".',
             reason="invalid",
         )
     if md5 is not None and content.md5 is not None and md5 != content.md5:

@@ -678,7 +678,7 @@ def check_name(name: str) -> None:
         raise InvalidArgument("Required", reason="required", location="name")
     if len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidArgument(
-            f"The maximum object length is {MAX_NAME_BYTES} characters, but got a name with {len(name.encode())} characters:"
+            f"The maximum object length is {MAX_NAME_BYTES} characters, but got a name with {len(name.encode())}:"
             f" ''{name[:64]}...''",
             reason="invalid",
         )
@@ -732,8 +732,8 @@ def _refuse_holds(found: StoredObject) -> None:
     for field, words in (("temporaryHold", "Temporary"), ("eventBasedHold", "Event-Based")):
         if found.properties.get(field):
             raise PermissionDenied(
-                f"Object '{found.path}' is under active {words} hold and cannot be deleted, overwritten or archived until"
-                " hold is removed.",
+                f"Object '{found.path}' is under active {words} hold and cannot be deleted, overwritten or archived"
+                " until hold is removed.",
                 reason="forbidden",
             )
 

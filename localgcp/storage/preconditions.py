@@ -84,7 +84,8 @@ class Preconditions:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Preconditions":
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**given)
 
 
 NONE = Preconditions()

@@ -9,6 +9,7 @@ from localgcp.iam.principal import ANONYMOUS
 from localgcp.storage import media
 from localgcp.storage.cloud_storage import CloudStorage, of
 from localgcp.storage.objects import StoredObject
+from localgcp.storage.ranges import Slice
 from localgcp.store import Resource
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def open_public(
     if status == 200 and etag in [
         tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")
     ]:
-        response = media.MediaResponse(None, media.Slice(0, 0), status_code=304, headers=[("ETag", etag)])
+        response = media.MediaResponse(None, Slice(0, 0), status_code=304, headers=[("ETag", etag)])
     else:
         if status != 200:
             headers.pop("range", None)

@@ -108,8 +108,8 @@ def verify(request: SignedRequest, *, now: datetime, verifies: Callable[[str, by
     raise SignatureError(
         "SignatureDoesNotMatch",
         "Access denied.",
-        "The request signature we calculated does not match the signature you provided. Check your Google secret key and"
-        " signing method.",
+        "The request signature we calculated does not match the signature you provided. Check your Google secret key"
+        " and signing method.",
         StringToSign=text,
         CanonicalRequest=canonical,
     )

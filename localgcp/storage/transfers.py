@@ -252,8 +252,8 @@ def _described(
     check_name(name)
     if metadata.get("bucket") not in (None, "", bucket):
         raise InvalidArgument(
-            f"Value '{metadata['bucket']}' in content does not agree with value '{bucket}'. This can happen when a value"
-            " set through a parameter is inconsistent with a value set in the request.",
+            f"Value '{metadata['bucket']}' in content does not agree with value '{bucket}'. This can happen when a"
+            " value set through a parameter is inconsistent with a value set in the request.",
             reason="invalid",
         )
     properties = dict(metadata)

@@ -1,7 +1,7 @@
 """Uploads that take several requests: resumable sessions, and multipart uploads of the XML API.
 
 A session is a row and a growing file. How much has arrived is the file's size, so a session outlives the process
-without a write to the database per chunk; checksums are worked out again from the file when a process has forgotten them.
+without a write to the database per chunk; a new process works the checksums out again from the file.
 """
 
 import asyncio
@@ -151,8 +151,8 @@ class Uploads:
         )
         with self._store.transaction() as tx:
             tx.execute(
-                "INSERT INTO storage_uploads (id, kind, bucket, name, principal, created, content, size, request, result)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                "INSERT INTO storage_uploads (id, kind, bucket, name, principal, created, content, size, request)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (upload.id, kind, bucket, name, principal, upload.created, content, size, json.dumps(upload.request)),
             )
         if content is not None:

@@ -25,8 +25,10 @@ from localgcp.errors import (
     Unauthenticated,
     Unimplemented,
 )
+from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
 from localgcp.storage import cors, media, signing
+from localgcp.storage.checksums import crc32c_text, digest_text
 from localgcp.storage.cloud_storage import CloudStorage, of
 from localgcp.storage.http import principal_of
 from localgcp.storage.objects import StoredObject, check_name
@@ -436,6 +438,8 @@ def _signer(request: Request, storage: CloudStorage, pairs: list[tuple[str, str]
         headers={name: value for name, value in request.headers.items()},
     )
     email = signing.verify(signed, now=region.clock.now(), verifies=region.tokens.verify_signature)
+    if not accounts.is_usable(region.store, email):
+        raise signing.SignatureError("AccessDenied", "Access denied.", f"The account {email} is disabled or deleted.")
     return Principal(email=email)
 
 
@@ -452,7 +456,7 @@ def _properties(call: XmlCall) -> dict[str, Any]:
 
 def _cors_rules(storage: CloudStorage, bucket: str) -> list[Mapping[str, Any]]:
     found: Resource | None = storage.region.store.find(f"storage/b/{bucket}")
-    rules: list[Mapping[str, Any]] = (found or {}).get("cors") or []
+    rules: list[Mapping[str, Any]] = (found.get("cors") or []) if found else []
     return rules
 
 
@@ -476,7 +480,7 @@ def _stored(stored: StoredObject) -> Response:
 
 
 def _part_hash(crc32c: int, md5: bytes) -> str:
-    return f"crc32c={media.crc32c_text(crc32c)},md5={media.digest_text(md5)}"
+    return f"crc32c={crc32c_text(crc32c)},md5={digest_text(md5)}"
 
 
 def _xml(body: str) -> Response:
