@@ -160,8 +160,9 @@ def _lay(plugin: Plugin, directory: Path, real_homes: tuple[Path, ...]) -> None:
 
 def _write_command(path: Path, module: str) -> None:
     # -P: the engine starts plug-ins in the program's folder, whose modules must not be found in place of ours.
+    # -u: the SDK's provider of dynamic resources does not flush the line that the engine waits for, its port.
     code = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from {module} import main; sys.exit(main())"
-    text = f'#!/bin/sh\n{_MARK}\nexec {_quoted(sys.executable)} -P -c {_quoted(code)} "$@"\n'
+    text = f'#!/bin/sh\n{_MARK}\nexec {_quoted(sys.executable)} -u -P -c {_quoted(code)} "$@"\n'
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text and os.access(path, os.X_OK):
         return
     # An engine may be starting it at this moment: it sees the old command or the new one.

@@ -39,8 +39,8 @@ from localgcp.pulumi.protocol import (
 from localgcp.pulumi.provider_server import abort, run_until_the_engine_is_done
 from localgcp.pulumi.versions import sdk_version
 
-# A program that is asked to stop may have a child of its own to end; the engine itself waits no longer than this.
-_PATIENCE_SECONDS = 5.0
+# The engine kills its plug-ins after five seconds; a program has to be gone before its host is.
+_PATIENCE_SECONDS = 3.0
 
 
 class InterpreterNotFound(Exception):
@@ -180,11 +180,17 @@ class LanguageServicer(language_pb2_grpc.LanguageRuntimeServicer):  # type: igno
         return empty_pb2.Empty()
 
     def end_programs(self) -> None:
-        """Ask every program to stop; who does not is killed."""
+        """Ask every program to stop; who does not is killed. None runs on when this returns."""
         with self._lock:
             running = list(self._programs)
         for process in running:
-            _end(process)
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(_PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def About(self, request: Any, context: grpc.ServicerContext) -> Any:
         python = self._interpreter(request.info, context)
@@ -261,10 +267,8 @@ def _run_response(code: int) -> Any:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
+    # gRPC's own thread calls this: it may not wait.
     process.terminate()
-    # Never wait here: this runs in gRPC's own thread.
     killer = threading.Timer(_PATIENCE_SECONDS, process.kill)
     killer.daemon = True
     killer.start()

@@ -98,6 +98,7 @@ def make_workspace(root: Path, engine: Path, **variables: str) -> Workspace:
     folder = root / "project"
     (folder / "infra").mkdir(parents=True)
     (folder / "infra" / "__init__.py").touch()
+    (folder / ".gitignore").write_text("__pycache__/\n", encoding="utf-8")
     (folder / "Pulumi.yaml").write_text("name: probe\nruntime: python\nmain: infra\n", encoding="utf-8")
     (folder / "Pulumi.au.yaml").write_text(
         '# The stack of the tests.\nconfig:\n  probe:length: "12"\n', encoding="utf-8"
@@ -109,8 +110,6 @@ def make_workspace(root: Path, engine: Path, **variables: str) -> Workspace:
         "PATH": os.pathsep.join([str(commands), os.environ["PATH"]]),
         "HOME": str(root / "home"),
         "NO_COLOR": "1",
-        # A plug-in under test must be the one of this checkout, whatever the shell of the developer says.
-        "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE", ""),
     }
     (root / "home").mkdir()
     workspace = Workspace(folder=folder, environment={**base, **environment(root / "data", base), **variables})

@@ -19,8 +19,8 @@ class Thing(pulumi.CustomResource):
     greeting: pulumi.Output[str]
     token: pulumi.Output[str]
 
-    def __init__(self, name, opts=None, **props):
-        super().__init__("memory:index:Thing", name, {"greeting": None, "token": None, **props}, opts)
+    def __init__(self, resource_name, opts=None, **props):
+        super().__init__("memory:index:Thing", resource_name, {"greeting": None, "token": None, **props}, opts)
 
 """
 

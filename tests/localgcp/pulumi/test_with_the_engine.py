@@ -71,13 +71,11 @@ def test_a_stack_lives_its_life(workspace: Workspace) -> None:
     """One story, because each command of the engine takes seconds: up, nothing to do, refresh, update, replace, end."""
     write_greetings(workspace)
     workspace.program(PROGRAM)
-    subprocess.run(["git", "add", "."], cwd=workspace.folder, check=True)
-    before = git_status(workspace)
 
     created = workspace.up()
     assert created.code == 0, created.output
     assert "the program speaks" in created.output
-    assert "4 created" in created.output
+    assert "3 created" in created.output
     first = workspace.outputs("--show-secrets")
     assert (len(first["password"]), first["text"]) == (12, "Hello you")
 
@@ -224,7 +222,6 @@ def test_the_program_knows_where_it_runs(workspace: Workspace) -> None:
 def test_a_package_without_its_plugin_fails_without_a_download(workspace: Workspace) -> None:
     workspace.program(
         "import pulumi\n"
-        "pulumi.CustomResource('x', 'x', {}) if False else "
         "pulumi.CustomResource('absent:index:Thing', 'thing', {}, pulumi.ResourceOptions(version='1.0.0'))\n"
     )
 
@@ -280,6 +277,4 @@ def test_the_engine_lists_what_the_program_depends_on(workspace: Workspace) -> N
     about = json.loads(workspace.must("about", "--json", "--stack", "au").stdout)
 
     assert about["runtime"]["language"] == "python"
-    assert {dependency["name"] for dependency in about["dependencies"]} >= {"pulumi", "pulumi_random"} or {
-        dependency["name"] for dependency in about["dependencies"]
-    } >= {"pulumi", "pulumi-random"}
+    assert {dependency["name"] for dependency in about["dependencies"]} >= {"pulumi", "pulumi_random"}

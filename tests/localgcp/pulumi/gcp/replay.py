@@ -114,6 +114,7 @@ def replaying() -> Iterator[Replay]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 65536  # one packet per answer; two would wait for one another
 
         def _serve(self) -> None:
             address = urlsplit(self.path)
