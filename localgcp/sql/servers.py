@@ -342,8 +342,6 @@ def access_rules(spec: InstanceSpec, radius_port: int, radius_secret: str) -> st
     rules = [
         f"local all {ADMIN} scram-sha-256",
         f"host all {ADMIN} all reject",
-        f"local {ADMIN} all reject",
-        f"host {ADMIN} all all reject",
         f"local all +{IAM_USER},+{IAM_SERVICE_ACCOUNT} {iam}",
         "local all all scram-sha-256",
     ]

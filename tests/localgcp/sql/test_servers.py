@@ -92,7 +92,7 @@ def test_a_server_outlives_the_process_and_the_next_one_takes_it_over(
         "query(servers, 'CREATE TABLE kept AS SELECT 42 AS answer')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])}
     ended = subprocess.run([sys.executable, "-c", program, str(data_dir)], env=environment, timeout=120, check=False)
     assert ended.returncode == -signal.SIGKILL
     before = postmaster(layout_of(data_dir).home(NAME) / "data")
