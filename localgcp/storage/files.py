@@ -131,9 +131,6 @@ class ContentFiles:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
-    def stored_size(self, content_id: str) -> int:
-        return self.path(content_id).stat().st_size
-
     def delete(self, content_ids: Iterable[str]) -> None:
         for content_id in content_ids:
             with contextlib.suppress(FileNotFoundError):

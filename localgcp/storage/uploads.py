@@ -8,6 +8,8 @@ import asyncio
 import json
 import secrets
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,6 +51,7 @@ CREATE TABLE IF NOT EXISTS storage_parts (
 """
 SESSION_LIFETIME = timedelta(days=7)  # "Resumable uploads" of Cloud Storage: a session URI expires after a week
 MAX_PARTS = 10_000
+MAX_OPEN_WRITERS = 128
 
 
 class UploadCancelled(ApiError):
@@ -112,7 +115,9 @@ class Uploads:
         self._objects = objects
         self._clock = clock
         self._writers: dict[str, ContentWriter] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._writers_lock = threading.Lock()
+        # Weak: a lock lives as long as a request holds it or waits for it.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def begin(
         self,
@@ -131,6 +136,7 @@ class Uploads:
         content = None
         if kind == "resumable":
             writer = self._files.create()
+            writer.close()
             content = writer.content_id
         upload = Upload(
             id=secrets.token_urlsafe(48),
@@ -155,8 +161,6 @@ class Uploads:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (upload.id, kind, bucket, name, principal, upload.created, content, size, json.dumps(upload.request)),
             )
-        if content is not None:
-            self._writers[upload.id] = writer
         return upload
 
     def get(self, upload_id: str, kind: str) -> Upload:
@@ -168,7 +172,10 @@ class Uploads:
 
     def lock(self, upload_id: str) -> asyncio.Lock:
         """Two requests for one session are served one after the other."""
-        return self._locks.setdefault(upload_id, asyncio.Lock())
+        lock = self._locks.get(upload_id)
+        if lock is None:
+            lock = self._locks[upload_id] = asyncio.Lock()
+        return lock
 
     def writer(self, upload: Upload) -> ContentWriter:
         """The file of a resumable session, opened anew after a restart. Reads the whole file then: call in a thread."""
@@ -180,14 +187,10 @@ class Uploads:
                 writer = self._files.reopen(upload.content)
             except FileNotFoundError:
                 raise NotFound("The upload session does not exist any more.") from None
-            self._writers[upload.id] = writer
+            with self._writers_lock:
+                self._close_idle_writers()
+                self._writers[upload.id] = writer
         return writer
-
-    def received(self, upload: Upload) -> int:
-        writer = self._writers.get(upload.id)
-        if writer is not None:
-            return writer.size
-        return self._files.stored_size(upload.content) if upload.content else 0
 
     def check_offset(self, upload: Upload, writer: ContentWriter, offset: int) -> None:
         """Raises Unavailable when a client skips bytes that never arrived."""
@@ -223,7 +226,6 @@ class Uploads:
         writer = self._writers.pop(upload_id, None)
         if writer is not None:
             writer.close()
-        self._locks.pop(upload_id, None)
         with self._store.transaction() as tx:
             rows = tx.execute("SELECT content FROM storage_parts WHERE upload = ?", (upload_id,)).fetchall()
             rows += tx.execute("DELETE FROM storage_uploads WHERE id = ? RETURNING content", (upload_id,)).fetchall()
@@ -336,6 +338,13 @@ class Uploads:
             "SELECT content FROM storage_uploads WHERE content IS NOT NULL UNION SELECT content FROM storage_parts"
         )
         return {row["content"] for row in rows}
+
+    def _close_idle_writers(self) -> None:
+        """Abandoned sessions must not use up the process's file descriptors; whoever comes back reopens the file."""
+        for upload_id in list(self._writers)[: max(0, len(self._writers) - MAX_OPEN_WRITERS)]:
+            lock = self._locks.get(upload_id)
+            if lock is None or not lock.locked():
+                self._writers.pop(upload_id).close()
 
     def close(self) -> None:
         for writer in self._writers.values():
