@@ -1,0 +1,64 @@
+"""`make up`, the parts that need no region: what it reads, what it keeps secret, whose lock it removes."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.up import Pulumi, UpFailed, demo_key, exports
+
+
+def test_printed_variables_are_read_as_a_shell_would() -> None:
+    printed = "# for a shell\nexport A='with space'\nexport PATH=/region/bin:$PATH\nunrelated\n"
+
+    assert exports(printed, "/usr/bin") == {"A": "with space", "PATH": "/region/bin:/usr/bin"}
+
+
+def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    key = demo_key(file, "AU")
+
+    assert demo_key(file, "AU") == key
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    brand, region, prefix, secret = key.split("_", 3)
+    assert (brand, region, len(prefix), len(secret)) == ("vb", "au", 8, 43)
+
+
+@pytest.fixture
+def pulumi(tmp_path: Path) -> Pulumi:
+    """An engine that writes down what it is asked, on a backend with a lock."""
+    engine = tmp_path / "bin" / "pulumi"
+    engine.parent.mkdir()
+    engine.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    engine.chmod(0o755)
+    return Pulumi(stack="au", environ={"PATH": str(engine.parent), "PULUMI_BACKEND_URL": f"file://{tmp_path}"})
+
+
+def lock(tmp_path: Path, process: int) -> None:
+    file = tmp_path / ".pulumi" / "locks" / "organization" / "validibot" / "au" / "0b4a.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"pid": process, "username": "u", "hostname": socket.gethostname()}))
+
+
+def test_the_lock_of_a_process_that_is_gone_is_removed(pulumi: Pulumi, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    lock(tmp_path, process.pid)
+
+    pulumi.release_stale_lock()
+
+    assert (tmp_path / "asked").read_text() == "cancel --yes --stack au --non-interactive\n"
+
+
+def test_the_lock_of_a_running_update_is_respected(pulumi: Pulumi, tmp_path: Path) -> None:
+    lock(tmp_path, os.getpid())
+
+    with pytest.raises(UpFailed, match="is updating stack au"):
+        pulumi.release_stale_lock()
+
+    assert not (tmp_path / "asked").exists()
