@@ -9,8 +9,19 @@ from typing import Any
 
 from localgcp.store import Store
 
-# What an editor may not do although it changes resources: decide who may do what.
-_NOT_FOR_EDITORS = ("*.setIamPolicy", "iam.roles.*", "resourcemanager.projects.delete", "secretmanager.versions.access")
+# What an editor may not do although it changes resources: decide who may do what, take another's identity, read what is
+# secret. Objects reach the basic roles through the convenience values of a bucket's policy.
+_NOT_FOR_EDITORS = (
+    "*.setIamPolicy",
+    "cloudkms.cryptoKeyVersions.useTo*",
+    "iam.roles.*",
+    "iam.serviceAccounts.get*Token",
+    "iam.serviceAccounts.implicitDelegation",
+    "iam.serviceAccounts.sign*",
+    "resourcemanager.projects.delete",
+    "secretmanager.versions.access",
+    "storage.objects.*",
+)
 
 _READING = ("*.get", "*.list", "*.getIamPolicy", "*.search", "*.query", "*.fetch")
 

@@ -199,7 +199,7 @@ def test_an_account_acts_for_another_only_with_a_grant(
         target_scopes=SCOPES,
         iam_endpoint_override=f"{region.url}/iamcredentials/v1/{name}:generateAccessToken",
     )
-    with pytest.raises(exceptions.RefreshError, match="iam.serviceAccounts.getAccessToken"):
+    with pytest.raises(exceptions.RefreshError, match=r"iam\.serviceAccounts\.getAccessToken"):
         credentials.refresh(transport)
 
     binding = {"role": "roles/iam.serviceAccountTokenCreator", "members": [account.member]}
