@@ -48,10 +48,15 @@ class Work:
 
     @property
     def project(self) -> str:
-        project = self.value("project") or self.default_project
+        project = self.value("project") or self.default_project or self._project_of_the_network()
         if not project:
             raise ProviderError("no project: set `project` on the resource, gcp:project or GOOGLE_PROJECT")
         return str(project).removeprefix("projects/")
+
+    def _project_of_the_network(self) -> str:
+        """A private services connection has no project of its own; the reference to its network names one."""
+        words = str(self.value("network") or "").split("/")
+        return words[words.index("projects") + 1] if "projects" in words[:-1] else ""
 
     @property
     def location(self) -> str:
