@@ -93,7 +93,7 @@ def exit_on_unusable_environment() -> None:
 def load() -> Environment:
     """Read the environment. Raises: UnusableEnvironment with one line per variable that is missing or wrong."""
     try:
-        return Environment()  # type: ignore[call-arg]  # pydantic-settings fills the fields
+        return Environment()
     except ValidationError as error:
         lines = ["the environment is not usable:"]
         for finding in error.errors(include_url=False, include_input=False):

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import File
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # a namespace of untyped packages
 from requests import RequestException
 from storages.backends.gcloud import GoogleCloudStorage
 
@@ -43,15 +43,17 @@ class BucketStorage(GoogleCloudStorage):  # type: ignore[misc]  # django-storage
 
     def get_default_settings(self) -> dict[str, Any]:
         # file_overwrite spares the look-up of a free name; the precondition below refuses a taken one.
-        return super().get_default_settings() | {"file_overwrite": True, "querystring_auth": True}
+        defaults: dict[str, Any] = super().get_default_settings()
+        return defaults | {"file_overwrite": True}
 
     @property
     def client(self) -> storage.Client:
-        if self._client is None:
-            self._client = client(env.google_cloud_project)
-        return self._client
+        client_: storage.Client | None = self._client  # type: ignore[has-type]
+        if client_ is None:
+            client_ = self._client = client(env.google_cloud_project)
+        return client_
 
-    def _save(self, name: str, content: File) -> str:
+    def _save(self, name: str, content: "File[bytes]") -> str:
         # django-storages reads the object before it writes it: a second request, and a permission that writing does
         # not need.
         blob = self.bucket.blob(self._normalize_name(name))

@@ -1,4 +1,4 @@
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.http import HttpRequest
@@ -30,7 +30,7 @@ class ApiKeyAdmin(_ApiKeyAdmin):
     list_display = ("prefix", "organization", "name", "last_used_at", "revoked_at")
     list_filter = ("organization",)
     readonly_fields = ("organization", "prefix", "sha256", "created_at", "last_used_at")
-    actions: ClassVar = ["revoke"]
+    actions = ("revoke",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -45,8 +45,6 @@ class Organization(models.Model):
         return DataRegion(self.data_region)
 
     def clean(self) -> None:
-        if self.pk is None:
-            return
         held = type(self).objects.filter(pk=self.pk).values_list("data_region", flat=True).first()
         if held is not None and held != self.data_region:
             raise ValidationError(

@@ -95,7 +95,15 @@ DATABASES: dict[str, dict[str, Any]] = {
         "OPTIONS": {
             "connect_timeout": 5,
             "application_name": f"validibot-{env.role}",
-            "pool": {"min_size": 0, "max_size": env.database_pool_max, "timeout": 5, "max_idle": 300},
+            "pool": {
+                "min_size": 0,
+                "max_size": env.database_pool_max,
+                "timeout": 3,
+                "max_idle": 300,
+                # The pool's own attempts back off up to this, and requests wait for them: after an outage of an hour
+                # the default would keep everybody waiting for minutes after Postgres is back.
+                "reconnect_timeout": 0.5,
+            },
         },
     }
 }

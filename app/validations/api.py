@@ -75,7 +75,7 @@ class JobsQuery(Schema):
     openapi_extra={"requestBody": SUBMISSION},
     summary="Validate a document",
 )
-def submit(request: HttpRequest, response: HttpResponse) -> Status:
+def submit(request: HttpRequest, response: HttpResponse) -> Status[dict[str, Any]]:
     """Validates a document of up to 10 MiB while you wait.
 
     A document that breaks its schema or rules is a result: 201 with the verdict FAIL. A submission that cannot be

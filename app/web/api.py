@@ -86,7 +86,7 @@ def storage_failed(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 for failure in FAILURES:
-    api.add_exception_handler(failure, storage_failed)
+    api.exception_handler(failure)(storage_failed)
 
 
 @api.exception_handler(Exception)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from gunicorn import glogging
+from gunicorn import glogging  # type: ignore[import-untyped]
 
 
-class Logger(glogging.Logger):
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
     """Leaves the handlers to the root logger, which app.logs configures."""
 
     def setup(self, cfg: Any) -> None:

@@ -47,13 +47,13 @@ class Google:
 
     def upload(self, bucket: str, query: dict[str, list[str]], content_type: str, body: bytes, bearer: str) -> Any:
         message = BytesParser().parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
-        head, content = message.get_payload()  # type: ignore[misc]
-        resource = json.loads(head.get_payload())  # type: ignore[union-attr]
+        head, content = list(message.walk())[1:]
+        resource = json.loads(str(head.get_payload()))
         stored = {
             "bucket": bucket,
             "name": resource["name"],
             "cacheControl": resource.get("cacheControl"),
-            "contentType": content.get_content_type(),  # type: ignore[union-attr]
+            "contentType": content.get_content_type(),
             "ifGenerationMatch": query.get("ifGenerationMatch", [None])[0],
             "bearer": bearer,
         }

@@ -11,7 +11,7 @@ from app.cloud.identity import login_token
 
 class TokenConnection(psycopg.Connection[Any]):
     @classmethod
-    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         try:
             return super().connect(conninfo, **{**kwargs, "password": login_token.current()})
         except psycopg.OperationalError as error:

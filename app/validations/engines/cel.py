@@ -102,7 +102,8 @@ def _compiled(index: int, rule: Rule) -> cel.Expression:
 
 
 def _macro_depth(expression: str) -> int:
-    deepest, stack = 0, []
+    deepest = 0
+    stack: list[bool] = []
     for match in _MACRO_OR_BRACKET.finditer(_LITERAL.sub("''", expression)):
         if match[0] == ")":
             if stack:

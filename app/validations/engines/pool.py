@@ -41,7 +41,7 @@ class _Child:
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "app.validations.engines.child"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 # libxml2 and Rust panics write here. It may quote the document, which has no place in our logs.
                 stderr=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]  # C function, not in the stubs
 from typing import Any, NoReturn
 
 from app.validations.engines.limits import MAX_DEPTH, MAX_NUMBER_DIGITS
@@ -197,7 +197,7 @@ def positions(text: str, paths: list[Path]) -> dict[Path, tuple[int, int]]:
 
 
 _HERE = -1  # no array has it, and no object either: names are texts
-_skip = json.JSONDecoder().scan_once
+_skip = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # as above
 
 
 def _space(text: str, at: int) -> int:

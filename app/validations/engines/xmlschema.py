@@ -95,7 +95,7 @@ def validate(document: str, schema: str, report: Report) -> None:
             report.add(Finding(severity=Severity.ERROR, code="xml/syntax", message=message, line=1, column=1))
         return
     compiled.validate(tree)
-    for entry in compiled.error_log:
+    for entry in compiled.error_log:  # type: ignore[attr-defined]  # the stubs miss __iter__
         code = entry.type_name.removeprefix("SCHEMAV_").lower().replace("_", "-")
         if not report.add(_finding(f"xml-schema/{code}", entry)):
             return

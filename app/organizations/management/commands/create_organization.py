@@ -32,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--name", required=True)
         parser.add_argument("--data-region", required=True, choices=[region.value for region in DataRegion])
         parser.add_argument("--api-key-hash", type=_sha256, help="hex SHA-256 of the key text vb_<region>_<prefix>_…")
-        parser.add_argument("--api-key-prefix", type=_prefix, default="", help="shown to tell keys apart")
+        parser.add_argument("--api-key-prefix", type=_prefix, help="shown to tell keys apart")
         parser.add_argument("--requests-per-hour", type=int, help="a limit of the key's own")
 
     @transaction.atomic
@@ -54,7 +54,7 @@ class Command(BaseCommand):
             sha256=options["api_key_hash"],
             defaults={
                 "organization": organization,
-                "prefix": options["api_key_prefix"],
+                "prefix": options["api_key_prefix"] or "",
                 "requests_per_hour": options["requests_per_hour"],
             },
         )

@@ -60,5 +60,5 @@ class Command(BaseCommand):
                 # Which migrations ran is the migrate identity's to say.
                 "REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM {}",
             ):
-                cursor.execute(sql.SQL(statement).format(role))  # type: ignore[arg-type]
+                cursor.execute(sql.SQL(statement).format(role))
         self.stdout.write(f"row privileges: {user}")
