@@ -145,7 +145,11 @@ class Logs:
                 return
 
     async def follow(
-        self, projects: Collection[str] = (), filter: str = "", *, poll_seconds: float = 0.2  # noqa: A002
+        self,
+        projects: Collection[str] = (),
+        filter: str = "",
+        *,
+        poll_seconds: float = 0.2,  # noqa: A002
     ) -> AsyncIterator[dict[str, Any]]:
         """Entries as they arrive, from the moment of the call on. Never ends by itself."""
         wanted = parse(filter)

@@ -20,9 +20,7 @@ INSTRUCTIONS = frozenset(
     ("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER")
     + ("ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 )
-ASSIGNMENT = re.compile(
-    r"""(?P<name>[^\s=]+)(?P<equals>=(?P<value>(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s])*))?"""
-)
+ASSIGNMENT = re.compile(r"""(?P<name>[^\s=]+)(?P<equals>=(?P<value>(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s])*))?""")
 DEFAULT_SHELL = ["/bin/sh", "-c"]
 
 
@@ -135,9 +133,7 @@ def parse(text: str) -> list[Instruction]:
         while match := re.match(r"--([a-z-]+)(?:=(\S+))?\s+", rest):
             flags[match[1]] = match[2] or "true"
             rest = rest[match.end() :]
-        instructions.append(
-            Instruction(line=start + 1, keyword=keyword, value=rest, flags=flags, documents=documents)
-        )
+        instructions.append(Instruction(line=start + 1, keyword=keyword, value=rest, flags=flags, documents=documents))
     if not any(instruction.keyword == "FROM" for instruction in instructions):
         raise BuildFailed("dockerfile parse error: the Dockerfile has no FROM")
     return instructions
@@ -488,9 +484,7 @@ def _command(value: str, stage: Stage) -> list[str]:
     return words if words is not None else [*stage.config.get("Shell", DEFAULT_SHELL), value]
 
 
-def _assignments(
-    value: str, variables: Mapping[str, str], *, allow_bare: bool
-) -> Sequence[tuple[str, str | None]]:
+def _assignments(value: str, variables: Mapping[str, str], *, allow_bare: bool) -> Sequence[tuple[str, str | None]]:
     """`A=1 B="two words"`, the old `A one value`, and for ARG a bare `A`."""
     if not allow_bare and not re.match(r"[^\s=]+=", value):
         name, _, rest = value.partition(" ")

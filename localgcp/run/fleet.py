@@ -215,5 +215,3 @@ class Fleet:
         self._region.spawn(instance.stop(drain=False))
         if self._waiting:
             self._grow()
-
-

@@ -181,9 +181,7 @@ class Request:
 class Response:
     __slots__ = ("abort", "body", "headers", "status")
 
-    def __init__(
-        self, status: int, headers: Headers, body: Body, abort: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, status: int, headers: Headers, body: Body, abort: Callable[[], None] = lambda: None) -> None:
         self.status = status
         self.headers = headers
         self.body = body

@@ -283,9 +283,7 @@ def _arguments(container: Mapping[str, Any], image: Mapping[str, Any]) -> list[s
 
 def _expand(text: str, variables: Mapping[str, str]) -> str:
     """`$(NAME)` as Kubernetes expands it: unknown names stay, `$$(` is a literal `$(`."""
-    return re.sub(
-        r"\$(\$)?\((\w+)\)", lambda m: m[0][1:] if m[1] else variables.get(m[2], m[0]), text
-    )
+    return re.sub(r"\$(\$)?\((\w+)\)", lambda m: m[0][1:] if m[1] else variables.get(m[2], m[0]), text)
 
 
 def _executable(name: str, directory: Path, search_path: Sequence[str]) -> str:

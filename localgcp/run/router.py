@@ -262,9 +262,7 @@ class Router:
             response.headers.append((b"x-cloud-trace-context", trace))
         return response
 
-    def _note(
-        self, request: Request, response: Response, deployment: Deployment, revision: str, began: float
-    ) -> None:
+    def _note(self, request: Request, response: Response, deployment: Deployment, revision: str, began: float) -> None:
         """An entry in the request log, written with the next batch."""
         host = (request.header(b"host") or b"").decode("latin-1")
         trace = (request.header(b"x-cloud-trace-context") or b"").partition(b"/")[0].decode()

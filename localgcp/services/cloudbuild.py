@@ -191,9 +191,7 @@ def _account(call: Call, body: Mapping[str, Any]) -> str:
             f"caller does not have permission to act as service account {given} (or it may not exist)"
         )
     options = body.get("options", {})
-    if not (
-        body.get("logsBucket") or options.get("logging") in OWN_LOGS or options.get("defaultLogsBucketBehavior")
-    ):
+    if not (body.get("logsBucket") or options.get("logging") in OWN_LOGS or options.get("defaultLogsBucketBehavior")):
         raise InvalidArgument(
             "if 'build.service_account' is specified, the build must either (a) specify 'build.logs_bucket', (b) use"
             " the REGIONAL_USER_OWNED_BUCKET build.options.default_logs_bucket_behavior option, or (c) use either"

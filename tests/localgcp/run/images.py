@@ -16,7 +16,7 @@ CMD ["python", "server.py"]
 """
 
 #: Answers with what it sees, and misbehaves on request.
-SERVER = '''
+SERVER = """
 import json, os, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -58,7 +58,7 @@ signal.signal(signal.SIGTERM, leave)
 server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 print("listening", flush=True)
 server.serve_forever()
-'''
+"""
 
 
 def push_image(

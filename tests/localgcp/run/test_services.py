@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -43,7 +44,7 @@ def test_a_service_is_ready_when_its_first_instance_answers(region: Region, pare
     assert service.latest_ready_revision == service.latest_created_revision
     assert service.latest_ready_revision.startswith(f"{parent}/services/web/revisions/web-00001-")
     assert service.template.max_instance_request_concurrency == 80
-    assert service.template.timeout == duration_pb2.Duration(seconds=300)
+    assert service.template.timeout == timedelta(seconds=300)
     assert service.observed_generation == service.generation == 1
     assert get(region, service, "/hello?x=1").json()["path"] == "/hello?x=1"
 
@@ -82,22 +83,18 @@ def test_the_proxy_says_who_asked_and_under_which_trace(region: Region, parent: 
     assert headers["traceparent"] == parent_span
     assert headers["x-cloud-trace-context"] == "0af7651916cd43dd8448eb211c80319c/13235353014750950193;o=1"
     assert headers["host"] == service.uri.removeprefix("https://")
-    assert answer.headers["server"] == "Google Frontend"
+    assert "Google Frontend" in answer.headers["server"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_a_body_arrives_whole_with_or_without_a_length(
-    region: Region, parent: str, image: str, method: str
-) -> None:
+def test_a_body_arrives_whole_with_or_without_a_length(region: Region, parent: str, image: str, method: str) -> None:
     service = deploy(region, parent, service_of(image))
     body = b"x" * 3_000_000
 
     assert get(region, service, method=method, content=body).json()["body_bytes"] == len(body)
 
 
-def test_a_revision_that_does_not_start_leaves_the_traffic_where_it_is(
-    region: Region, parent: str, image: str
-) -> None:
+def test_a_revision_that_does_not_start_leaves_the_traffic_where_it_is(region: Region, parent: str, image: str) -> None:
     first = deploy(region, parent, service_of(image))
     client = region.client(run_v2.ServicesClient)
     broken = service_of(image, container={"command": ["python"], "args": ["-c", "raise SystemExit(3)"]})
@@ -121,7 +118,7 @@ def test_an_image_that_is_not_in_the_registry_fails_the_deployment(region: Regio
 
 
 def test_a_secret_is_read_as_the_services_own_account(region: Region, parent: str, project: str, image: str) -> None:
-    account = region.account(project, "web")
+    account = region.account(project, "web-account")
     secrets = region.api("secretmanager", "v1").projects().secrets()
     secrets.create(parent=f"projects/{project}", secretId="key", body={"replication": {"automatic": {}}}).execute()
     secrets.addVersion(parent=f"projects/{project}/secrets/key", body={"payload": {"data": "aHVzaA=="}}).execute()
@@ -202,7 +199,11 @@ def test_an_instance_that_dies_is_answered_503_and_replaced(region: Region, pare
 
 @pytest.mark.parametrize(
     ("ingress", "status"),
-    [("INGRESS_TRAFFIC_ALL", 200), ("INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", 404), ("INGRESS_TRAFFIC_INTERNAL_ONLY", 404)],
+    [
+        ("INGRESS_TRAFFIC_ALL", 200),
+        ("INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", 404),
+        ("INGRESS_TRAFFIC_INTERNAL_ONLY", 404),
+    ],
 )
 def test_ingress_decides_who_may_ask_from_outside(
     region: Region, parent: str, image: str, ingress: str, status: int
@@ -235,21 +236,15 @@ def test_only_an_invoker_with_a_token_for_this_audience_may_ask(
     assert status(stranger.email, service.uri) == 403
 
 
-def test_an_idle_instance_ends_and_the_next_request_starts_another(
-    region: Region, parent: str, image: str
-) -> None:
+def test_an_idle_instance_ends_and_the_next_request_starts_another(region: Region, parent: str, image: str) -> None:
     service = deploy(region, parent, service_of(image))
     before = get(region, service).json()["pid"]
     fleet = fleet_of(region, service)
     instance = fleet.instances[0]
-    idle = threading.Event()
 
     # Time is moved for this instance alone: other tests share the region's clock.
-    from datetime import timedelta
-
     instance.last_used -= timedelta(minutes=16)
     wait_for(lambda: not fleet.instances)
-    idle.set()
 
     assert get(region, service).json()["pid"] != before
 
@@ -288,7 +283,7 @@ def test_a_cloud_sql_volume_takes_the_place_of_its_mount_path(
     region: Region, parent: str, project: str, image: str
 ) -> None:
     name = f"{project}:australia-southeast1:pg"
-    account = region.account(project, "web", "roles/cloudsql.client")
+    account = region.account(project, "web-account", "roles/cloudsql.client")
     container = {
         "env": [{"name": "DATABASE_HOST", "value": f"/cloudsql/{name}"}],
         "volume_mounts": [{"name": "cloudsql", "mount_path": "/cloudsql"}],
@@ -330,7 +325,9 @@ def test_a_job_of_json_that_google_answers_is_kept_as_it_is(region: Region, pare
 
     assert again.latest_created_revision == first.latest_created_revision
     assert again.generation == 2
-    assert json.loads(run_v2.Service.to_json(again))["template"] == json.loads(run_v2.Service.to_json(first))["template"]
+    assert (
+        json.loads(run_v2.Service.to_json(again))["template"] == json.loads(run_v2.Service.to_json(first))["template"]
+    )
 
 
 def fleet_of(region: Region, service: run_v2.Service) -> Any:
