@@ -170,8 +170,8 @@ def remove_orphans(instances: Instances) -> None:
     """Directories of instances that the store no longer knows."""
     servers = instances.servers
     known = {servers.layout.home(found["connectionName"]) for found in instances.all()}
-    for home in servers.layout.homes.iterdir():
-        if home.is_dir() and home not in known:
+    for home in servers.layout.homes.glob("*~*~*"):
+        if home not in known:
             log.warning("%s belongs to no instance: removing it", home)
             servers.remove_home(home)
 

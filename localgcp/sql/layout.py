@@ -9,13 +9,14 @@ import os
 import pwd
 import shutil
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 #: Accounts that may run Postgres when localgcp runs as root, best first.
 ACCOUNTS = ("postgres", "nobody")
-#: Linux takes 107 bytes for a socket's path, macOS 103.
-MAX_SOCKET_PATH_BYTES = 103
+#: unix(4), `sun_path` without the zero byte at its end: longer on Linux than on the BSDs and macOS.
+MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 SOCKET_NAME = ".s.PGSQL.5432"
 
 

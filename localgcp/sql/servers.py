@@ -68,10 +68,8 @@ class Servers:
         self._radius_port = 0
 
     def open(self) -> None:
-        own_directory(self.layout.homes)
-        own_directory(self.layout.sockets)
+        # No directory and no port before the first instance: most regions in tests never have one.
         self._thread.start()
-        self._radius_port = self._run(self._listen_radius())
 
     def close(self, *, stop_postgres: bool) -> None:
         """Leave the network. With `stop_postgres`, all servers are shut down, cleanly and side by side."""
@@ -83,6 +81,9 @@ class Servers:
                 thread.start()
             for thread in threads:
                 thread.join()
+            for directory in (*self.layout.sockets.glob("*:*:*"), self.layout.sockets):
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(NETWORK_TIMEOUT_SECONDS)
@@ -95,7 +96,8 @@ class Servers:
         return find_binaries(major, self.layout).version
 
     def check_name(self, connection_name: str) -> None:
-        path = self.socket_directory(connection_name) / SOCKET_NAME
+        # As long as it gets: a Cloud SQL volume has a directory of its own, with links to these.
+        path = self.layout.sockets / "~01234567" / connection_name / SOCKET_NAME
         excess = len(str(path).encode()) - MAX_SOCKET_PATH_BYTES
         if excess > 0:
             raise InvalidArgument(
@@ -112,6 +114,7 @@ class Servers:
         """Create and start. May be repeated after a crash at any point; what is there is kept."""
         with self._lock(spec.connection_name):
             template = template_of(find_binaries(spec.major, self.layout), self.layout)
+            own_directory(self.layout.homes)
             home = own_directory(self.layout.home(spec.connection_name))
             (home / "log").mkdir(exist_ok=True, mode=0o755)
             self.layout.give(home / "log")
@@ -132,6 +135,7 @@ class Servers:
     def start(self, spec: InstanceSpec) -> None:
         """Start, or take over a server that is running, with the configuration of `spec`."""
         with self._lock(spec.connection_name):
+            self._open_radius()
             cluster = self._cluster(spec)
             changed = self._configure(cluster, spec)
             if cluster.pid is None:
@@ -247,6 +251,7 @@ class Servers:
 
     def _configure(self, cluster: Cluster, spec: InstanceSpec) -> bool:
         """Write the configuration. Whether its settings, unlike its access rules, differ from those before."""
+        own_directory(self.layout.sockets)
         cluster.sockets.mkdir(exist_ok=True, mode=0o755)
         self.layout.give(cluster.sockets)
         # Where all instances share 127.0.0.1 (macOS), the first has the port and the others have their sockets.
@@ -292,6 +297,11 @@ class Servers:
     def _lock(self, connection_name: str) -> threading.RLock:
         with self._guard:
             return self._locks.setdefault(connection_name, threading.RLock())
+
+    def _open_radius(self) -> None:
+        with self._guard:
+            if not self._radius_port:
+                self._radius_port = self._run(self._listen_radius())
 
     async def _listen_radius(self) -> int:
         # The same port as last time: servers that survived us still ask there.
