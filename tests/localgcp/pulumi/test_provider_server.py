@@ -111,7 +111,7 @@ def test_a_partial_failure_carries_the_resource_it_left_behind(client: Any) -> N
     with pytest.raises(grpc.RpcError) as caught:
         create(client, name="limping-a", password=Secret("hunter2"))
 
-    metadata = dict(caught.value.trailing_metadata())
+    metadata: dict[str, Any] = {item.key: item.value for item in caught.value.trailing_metadata()}
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     detail = provider_pb2.ErrorResourceInitFailed()
     assert status.details[0].Unpack(detail)
@@ -128,8 +128,9 @@ def test_a_mistake_in_a_provider_arrives_with_its_place(client: Any) -> None:
         create(client, size=1)
 
     assert caught.value.code() == grpc.StatusCode.UNKNOWN
-    assert caught.value.details().startswith("the provider failed: KeyError: 'name'")
-    assert "memory.py" in caught.value.details()
+    details = caught.value.details() or ""
+    assert details.startswith("the provider failed: KeyError: 'name'")
+    assert "memory.py" in details
 
 
 def test_reading_what_is_gone_answers_with_an_empty_id(client: Any) -> None:
@@ -171,7 +172,7 @@ def test_what_the_provider_has_not_is_called_unimplemented(client: Any) -> None:
         client.GetSchema(provider_pb2.GetSchemaRequest())
 
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert caught.value.details().startswith("the offline memory provider of localgcp has no schema")
+    assert (caught.value.details() or "").startswith("the offline memory provider of localgcp has no schema")
 
 
 class Comparing(MemoryProvider):
