@@ -112,10 +112,11 @@ class GcpProvider(BaseProvider):
         for name, default in (("project", self._project), ("region", self._region), ("location", self._region)):
             # A place that neither the program nor the provider's configuration changes is no difference; one that the
             # configuration changes is.
-            if name in kind.properties and olds.get(name) is None and old_outputs.get(name) is not None:
+            if name in kind.properties and old_outputs.get(name) is not None:
                 if news.get(name) is None:
                     news = {**news, name: default or old_outputs[name]}
-                olds[name] = old_outputs[name]
+                if olds.get(name) is None:
+                    olds[name] = old_outputs[name]
         return difference(kind, olds, news)
 
     # Life
@@ -148,7 +149,8 @@ class GcpProvider(BaseProvider):
             reason = _explained("creating", kind, urn, error)
             if not work.id:
                 raise ProviderError(reason) from error
-            raise PartialFailure(work.id, {**work.inputs, **work.state}, [reason], inputs) from error
+            outputs = _concealed(kind.properties, {**work.inputs, **work.state})
+            raise PartialFailure(work.id, outputs, [reason], _begun(kind, inputs)) from error
         if outputs is None:
             raise ProviderError(f"{_name_of(urn)}: the new {kind.label} is not there: it was deleted at once")
         return work.id, outputs
@@ -270,6 +272,22 @@ def _name_of(urn: str) -> str:
 
 def _explained(doing: str, kind: Kind, urn: str, error: Exception) -> str:
     return f"{_name_of(urn)}: Error {doing} {kind.label}: {error}"
+
+
+def _begun(kind: Kind, inputs: Inputs) -> Inputs:
+    """The inputs of a creation that failed half-way, for the state: those that would force a replacement.
+
+    The next `up` finds all the others missing and sets them once more.
+    """
+    return {
+        name: value
+        for name, value in inputs.items()
+        if name not in kind.properties
+        or name == kind.name
+        or kind.properties[name].rest is None
+        or kind.properties[name].replace
+        or difference(kind, {}, {name: value}).replaces
+    }
 
 
 def _secrets(props: Properties, inputs: Mapping[str, Any], live: Mapping[str, Any]) -> Values:

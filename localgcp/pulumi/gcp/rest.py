@@ -18,6 +18,8 @@ from localgcp.pulumi.provider import ProviderError
 #: For the `x-goog-request-id` of creating calls: the same creation asked for again carries the same id.
 _NAMESPACE = uuid.UUID("5b1c3f0e-6c1d-4c58-9d64-8b8f5f0c2a11")
 _RETRIED_STATUS = frozenset({429, 502, 503, 504})
+#: google.rpc.Code -> HTTP.
+_STATUS_OF_CODE = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 14: 503, 16: 401}
 _FIRST_POLL_SECONDS = 0.1
 _LONGEST_POLL_SECONDS = 2.0
 
@@ -28,6 +30,14 @@ class RestError(ProviderError):
     def __init__(self, status: int, message: str, reason: str = "") -> None:
         super().__init__(f"googleapi: Error {status}: {message}" + (f", {reason}" if reason else ""))
         self.status = status
+
+
+class OperationFailed(RestError):
+    """A long-running operation that ended in an error. `status` is the HTTP status that means the same."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(_STATUS_OF_CODE.get(code, 500), message)
+        self.args = (f"Error code {code}, message: {message}",)
 
 
 class Unreachable(ProviderError):
@@ -202,7 +212,7 @@ def _operation_error(answer: Mapping[str, Any]) -> RestError:
     if errors:
         message = "; ".join(str(each.get("message") or each.get("code")) for each in errors)
         return RestError(int(answer.get("httpErrorStatusCode", 400)), message, str(errors[0].get("code", "")))
-    return RestError(int(error.get("code", 0)), f"the operation failed: {error.get('message', '')}")
+    return OperationFailed(int(error.get("code", 2)), str(error.get("message", "")))
 
 
 class _Credentials:

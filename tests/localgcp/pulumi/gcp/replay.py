@@ -108,9 +108,9 @@ class Replay:
 
 
 @contextmanager
-def replaying() -> Iterator[Replay]:
+def replaying(replay: Replay | None = None) -> Iterator[Replay]:
     """A replay server on a loopback port."""
-    replay = Replay()
+    replay = replay or Replay()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

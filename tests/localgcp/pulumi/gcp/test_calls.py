@@ -1,0 +1,367 @@
+"""What the provider makes of what an API answers: errors, lost answers, races, protection, drift."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from localgcp.pulumi.gcp.endpoints import Endpoints
+from localgcp.pulumi.gcp.provider import GcpProvider
+from localgcp.pulumi.gcp.rest import Rest
+from localgcp.pulumi.provider import Diff, PartialFailure, ProviderError, Secret
+from tests.localgcp.pulumi.gcp.replay import Replay, Sent, environment, replaying
+
+QUEUE = "gcp:cloudtasks/queue:Queue"
+SERVICE = "gcp:cloudrunv2/service:Service"
+BUCKET = "gcp:storage/bucket:Bucket"
+MEMBER = "gcp:projects/iAMMember:IAMMember"
+USER = "gcp:sql/user:User"
+
+_QUEUES = "/cloudtasks/v2/projects/validibot-au/locations/australia-southeast1/queues"
+
+Answer = tuple[int, Any]
+
+
+class Scripted(Replay):
+    """A server whose answers a test makes up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.respond: Callable[[Sent], Answer] = lambda sent: (200, {})
+
+    def answer(self, sent: Sent) -> Answer:
+        self.sent.append(sent)
+        return self.respond(sent)
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", "not-a-real-token")
+    with replaying(Scripted()) as server:
+        assert isinstance(server, Scripted)
+        yield server
+
+
+@pytest.fixture
+def provider(google: Scripted) -> Iterator[GcpProvider]:
+    variables = environment(google.address)
+    rest = Rest(endpoints=Endpoints(variables), attempts_seconds=1.0, poll_seconds=0.01)
+    yield GcpProvider(rest=rest, environment=variables)
+    rest.close()
+
+
+def urn(type: str) -> str:
+    return f"urn:pulumi:au::validibot::{type}::thing"
+
+
+def create(provider: GcpProvider, type: str, **news: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    inputs, failures = provider.check(type, urn(type), olds=None, news=news, random_seed=b"s")
+    assert not failures
+    id, outputs = provider.create(type, urn(type), inputs=inputs, preview=False, timeout_seconds=10)
+    return id, inputs, outputs
+
+
+def test_a_refusal_is_shown_in_googles_words_with_the_resource(google: Scripted, provider: GcpProvider) -> None:
+    message = 'The principal lacks IAM permission "cloudtasks.queues.create" for the resource'
+    google.respond = lambda sent: (
+        403,
+        {"error": {"code": 403, "message": message, "errors": [{"reason": "forbidden"}]}},
+    )
+    with pytest.raises(ProviderError) as caught:
+        create(provider, QUEUE, name="q", location="australia-southeast1")
+    assert str(caught.value) == f"thing: Error creating Queue: googleapi: Error 403: {message}, forbidden"
+    assert not isinstance(caught.value, PartialFailure)
+    assert len(google.sent) == 1
+
+
+def test_an_api_that_is_busy_is_asked_again_with_the_same_request_id(google: Scripted, provider: GcpProvider) -> None:
+    answers = iter([(503, {}), (429, {}), (200, {}), (200, {"name": "q", "state": "RUNNING"})])
+    google.respond = lambda sent: next(answers)
+    create(provider, QUEUE, name="q", location="australia-southeast1")
+    posts = [sent.headers["x-goog-request-id"] for sent in google.sent if sent.method == "POST"]
+    assert len(posts) == 3
+    assert len(set(posts)) == 1
+
+
+def test_the_same_creation_has_the_same_request_id_in_another_process(google: Scripted, provider: GcpProvider) -> None:
+    google.respond = lambda sent: (200, {"name": "q", "state": "RUNNING"})
+    create(provider, QUEUE, name="q", location="australia-southeast1")
+    create(GcpProvider(environment=environment(google.address)), QUEUE, name="q", location="australia-southeast1")
+    create(provider, QUEUE, name="q", location="australia-southeast1", rateLimits={"maxConcurrentDispatches": 1})
+    first, second, other = [sent.headers["x-goog-request-id"] for sent in google.sent if sent.method == "POST"]
+    assert first == second != other
+
+
+def test_a_server_that_is_down_is_an_error_that_names_it(
+    provider: GcpProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = Rest(endpoints=Endpoints(environment("http://127.0.0.1:9")), attempts_seconds=0.3)
+    nowhere = GcpProvider(rest=down, environment=environment("http://127.0.0.1:9"))
+    with pytest.raises(ProviderError, match=r"thing: Error creating Queue: POST http://127\.0\.0\.1:9/cloudtasks"):
+        create(nowhere, QUEUE, name="q", location="australia-southeast1")
+    down.close()
+
+
+def test_an_operation_that_fails_leaves_a_resource_that_is_remembered(google: Scripted, provider: GcpProvider) -> None:
+    name = "projects/validibot-au/locations/australia-southeast1/operations/1"
+
+    def respond(sent: Sent) -> Answer:
+        if sent.method == "POST":
+            return 200, {"name": name}
+        return 200, {"name": name, "done": True, "error": {"code": 9, "message": "Revision 'web-1' is not ready."}}
+
+    google.respond = respond
+    with pytest.raises(PartialFailure) as caught:
+        create(
+            provider,
+            SERVICE,
+            name="web",
+            location="australia-southeast1",
+            template={"containers": [{"image": "i"}]},
+        )
+    assert caught.value.id == "projects/validibot-au/locations/australia-southeast1/services/web"
+    assert caught.value.reasons == [
+        "thing: Error creating Service: Error code 9, message: Revision 'web-1' is not ready."
+    ]
+    assert google.sent[-1].path == f"/run/v2/{name}"
+
+    # What the state then holds makes the next run set everything once more, in place.
+    partial = caught.value.inputs
+    assert partial is not None
+    again = {"name": "web", "location": "australia-southeast1", "template": {"containers": [{"image": "i"}]}}
+    news, _ = provider.check(SERVICE, urn(SERVICE), olds=partial, news=again, random_seed=b"s")
+    assert provider.diff(
+        SERVICE, urn(SERVICE), caught.value.id, old_inputs=partial, old_outputs={}, news=news, ignore_changes=()
+    ) == Diff(changes={"template": "add"})
+
+
+def test_an_operation_is_polled_until_it_is_done(google: Scripted, provider: GcpProvider) -> None:
+    polls = iter([{"name": "op"}, {"name": "op"}, {"name": "op", "done": True}])
+
+    def respond(sent: Sent) -> Answer:
+        if "/operations/" in sent.path:
+            return 200, {**next(polls), "name": sent.path.removeprefix("/run/v2/")}
+        if sent.method == "POST":
+            return 200, {"name": "projects/validibot-au/locations/australia-southeast1/operations/7"}
+        return 200, {"name": "projects/validibot-au/locations/australia-southeast1/services/web", "uri": "https://web"}
+
+    google.respond = respond
+    _, _, outputs = create(
+        provider, SERVICE, name="web", location="australia-southeast1", template={"containers": [{"image": "i"}]}
+    )
+    assert outputs["uri"] == "https://web"
+    assert next(polls, None) is None
+
+
+class Policies:
+    """One project's policy, guarded by its etag."""
+
+    def __init__(self) -> None:
+        self.policy: dict[str, Any] = {"etag": "0"}
+        self.writes = 0
+        self.lock = threading.Lock()
+        self.interloper = 0
+
+    def respond(self, sent: Sent) -> Answer:
+        with self.lock:
+            if sent.path.endswith(":getIamPolicy"):
+                answer = dict(self.policy)
+                if self.interloper:
+                    # Somebody else writes between our reading and our writing.
+                    self.interloper -= 1
+                    bindings = [*self.policy.get("bindings", []), {"role": "roles/theirs", "members": ["user:b@x"]}]
+                    self._write({"bindings": bindings})
+                return 200, answer
+            if sent.body["policy"].get("etag") != self.policy["etag"]:
+                message = "There were concurrent policy changes. Please retry."
+                return 409, {"error": {"code": 409, "message": message}}
+            self._write(sent.body["policy"])
+            return 200, self.policy
+
+    def _write(self, policy: dict[str, Any]) -> None:
+        self.writes += 1
+        self.policy = {**policy, "etag": str(self.writes)}
+
+
+def test_a_member_survives_others_who_change_the_policy_at_the_same_time(
+    google: Scripted, provider: GcpProvider
+) -> None:
+    policies = Policies()
+    policies.interloper = 2
+    google.respond = policies.respond
+    id, _, _ = create(provider, MEMBER, project="validibot-au", role="roles/ours", member="user:a@x")
+    assert id == "validibot-au/roles/ours/user:a@x"
+    members = {binding["role"]: binding["members"] for binding in policies.policy["bindings"]}
+    assert members["roles/ours"] == ["user:a@x"]
+    assert members["roles/theirs"] == ["user:b@x"]
+
+
+def test_many_members_of_one_policy_can_be_made_at_once(google: Scripted, provider: GcpProvider) -> None:
+    policies = Policies()
+    google.respond = policies.respond
+    people = [f"user:{number}@x" for number in range(12)]
+    threads = [
+        threading.Thread(
+            target=create,
+            args=(provider, MEMBER),
+            kwargs={"project": "validibot-au", "role": "roles/ours", "member": person},
+        )
+        for person in people
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(policies.policy["bindings"][0]["members"]) == sorted(people)
+
+
+def test_deleting_a_member_leaves_the_others(google: Scripted, provider: GcpProvider) -> None:
+    policies = Policies()
+    google.respond = policies.respond
+    ours = create(provider, MEMBER, project="validibot-au", role="roles/r", member="user:a@x")
+    theirs = create(provider, MEMBER, project="validibot-au", role="roles/r", member="user:b@x")
+    provider.delete(MEMBER, urn(MEMBER), ours[0], inputs=ours[1], outputs=ours[2], timeout_seconds=10)
+    assert policies.policy["bindings"] == [{"role": "roles/r", "members": ["user:b@x"]}]
+    assert provider.read(MEMBER, urn(MEMBER), ours[0], inputs=ours[1], outputs=ours[2]) is None
+    assert provider.read(MEMBER, urn(MEMBER), theirs[0], inputs=theirs[1], outputs=theirs[2]) is not None
+
+
+def test_what_is_protected_is_not_even_asked_for(google: Scripted, provider: GcpProvider) -> None:
+    inputs = {"name": "web", "location": "australia-southeast1", "deletionProtection": True}
+    with pytest.raises(ProviderError, match="without setting deletionProtection=False"):
+        provider.delete(SERVICE, urn(SERVICE), "id", inputs=inputs, outputs={}, timeout_seconds=10)
+    abandoned = {"instance": "pg", "name": "u", "deletionPolicy": "ABANDON"}
+    provider.delete(USER, urn(USER), "u//pg", inputs=abandoned, outputs={}, timeout_seconds=10)
+    assert google.sent == []
+
+
+def test_deleting_what_is_gone_succeeds(google: Scripted, provider: GcpProvider) -> None:
+    google.respond = lambda sent: (404, {"error": {"code": 404, "message": "gone"}})
+    inputs = {"name": "q", "location": "australia-southeast1"}
+    provider.delete(QUEUE, urn(QUEUE), "id", inputs=inputs, outputs={}, timeout_seconds=10)
+    assert [sent.method for sent in google.sent] == ["DELETE"]
+    assert provider.read(QUEUE, urn(QUEUE), "id", inputs=inputs, outputs={"name": "q"}) is None
+
+
+def test_a_bucket_with_objects_is_not_deleted_unless_the_program_says_so(
+    google: Scripted, provider: GcpProvider
+) -> None:
+    def respond(sent: Sent) -> Answer:
+        if sent.path.endswith("/o"):
+            return 200, {"items": [{"name": "a/b", "generation": "7"}]}
+        return (200, {}) if sent.method == "GET" else (204, None)
+
+    google.respond = respond
+    inputs = {"name": "b", "location": "US"}
+    with pytest.raises(ProviderError, match="still holds objects"):
+        provider.delete(BUCKET, urn(BUCKET), "b", inputs=inputs, outputs={}, timeout_seconds=10)
+    assert all(sent.method == "GET" for sent in google.sent)
+
+    provider.delete(BUCKET, urn(BUCKET), "b", inputs={**inputs, "forceDestroy": True}, outputs={}, timeout_seconds=10)
+    deleted = [(sent.path, sent.query) for sent in google.sent if sent.method == "DELETE"]
+    assert deleted == [("/storage/v1/b/b/o/a%2Fb", {"generation": "7"}), ("/storage/v1/b/b", {})]
+
+
+def test_refresh_shows_what_somebody_else_changed_and_only_that(google: Scripted, provider: GcpProvider) -> None:
+    live = {
+        "name": f"{_QUEUES}/q",
+        "state": "PAUSED",
+        "rateLimits": {"maxConcurrentDispatches": 5, "maxDispatchesPerSecond": 500, "maxBurstSize": 100},
+        "retryConfig": {"minBackoff": "0.100s", "maxAttempts": 100},
+    }
+    google.respond = lambda sent: (200, live)
+    wanted, _ = provider.check(
+        QUEUE,
+        urn(QUEUE),
+        olds=None,
+        news={
+            "name": "q",
+            "location": "australia-southeast1",
+            "rateLimits": {"maxConcurrentDispatches": 20},
+            "retryConfig": {"minBackoff": "0.1s"},
+        },
+        random_seed=b"s",
+    )
+    found = provider.read(QUEUE, urn(QUEUE), "id", inputs=wanted, outputs={"name": "q"})
+    assert found is not None
+    assert found.inputs == {**wanted, "rateLimits": {"maxConcurrentDispatches": 5}, "desiredState": "PAUSED"}
+    drift = provider.diff(
+        QUEUE, urn(QUEUE), "id", old_inputs=found.inputs, old_outputs=found.outputs, news=wanted, ignore_changes=()
+    )
+    assert drift.changes == {"rateLimits.maxConcurrentDispatches": "update", "desiredState": "update"}
+
+
+def test_an_import_fills_in_the_inputs_and_needs_no_change_afterwards(google: Scripted, provider: GcpProvider) -> None:
+    id = "projects/validibot-au/locations/australia-southeast1/queues/q"
+    google.respond = lambda sent: (200, {"name": id, "state": "RUNNING", "rateLimits": {"maxConcurrentDispatches": 5}})
+    found = provider.read(QUEUE, urn(QUEUE), id, inputs=None, outputs=None)
+    assert found is not None
+    assert found.inputs == {
+        "name": "q",
+        "project": "validibot-au",
+        "location": "australia-southeast1",
+        "rateLimits": {"maxConcurrentDispatches": 5},
+        "__defaults": [],
+    }
+    program = {"name": "q", "location": "australia-southeast1", "rateLimits": {"maxConcurrentDispatches": 5}}
+    news, _ = provider.check(QUEUE, urn(QUEUE), olds=found.inputs, news=program, random_seed=b"s")
+    assert google.sent[0].path == f"/cloudtasks/v2/{id}"
+    with pytest.raises(ProviderError, match="is no id of a Queue"):
+        provider.read(QUEUE, urn(QUEUE), "nonsense", inputs=None, outputs=None)
+    assert not provider.diff(
+        QUEUE, urn(QUEUE), id, old_inputs=found.inputs, old_outputs=found.outputs, news=news, ignore_changes=()
+    ).changes
+
+
+def test_a_password_stays_in_the_state_as_a_secret(google: Scripted, provider: GcpProvider) -> None:
+    def respond(sent: Sent) -> Answer:
+        if sent.path.endswith("/users") and sent.method == "GET":
+            return 200, {"items": [{"name": "u", "host": "", "instance": "pg"}]}
+        return 200, {"kind": "sql#operation", "name": "1", "status": "DONE"}
+
+    google.respond = respond
+    id, inputs, outputs = create(provider, USER, instance="pg", name="u", password="hunter2")
+    assert id == "u//pg"
+    assert outputs["password"] == Secret("hunter2")
+    found = provider.read(USER, urn(USER), id, inputs=inputs, outputs={**outputs, "password": "hunter2"})
+    assert found is not None
+    assert found.inputs == inputs
+
+
+def test_each_api_is_called_where_its_variable_says_and_at_google_without_one() -> None:
+    local = Endpoints(environment("http://127.0.0.1:1"))
+    assert local["dns/v1"] == "http://127.0.0.1:1/dns/v1/"
+    assert local["serviceusage/v1"] == "http://127.0.0.1:1/serviceusage/v1/"
+    assert local["monitoring/v3"] == "http://127.0.0.1:1/monitoring/v3/"
+    assert local["upload"] == "http://127.0.0.1:1/upload/storage/v1/"
+    google = Endpoints({})
+    assert google["run"] == "https://run.googleapis.com/v2/"
+    assert google["upload"] == "https://storage.googleapis.com/upload/storage/v1/"
+    assert google["monitoring/v1"] == "https://monitoring.googleapis.com/v1/"
+
+
+def test_a_cancelled_provider_gives_up_waiting(google: Scripted, provider: GcpProvider) -> None:
+    polled = threading.Event()
+
+    def respond(sent: Sent) -> Answer:
+        if "/operations/" in sent.path:
+            polled.set()
+        return 200, {"name": "projects/validibot-au/locations/l/operations/1"}
+
+    google.respond = respond
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            create(provider, SERVICE, name="web", location="l", template={"containers": [{"image": "i"}]})
+        except ProviderError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert polled.wait(10)
+    provider.cancel()
+    thread.join(10)
+    assert len(failed) == 1
+    assert isinstance(failed[0], PartialFailure)

@@ -1,0 +1,256 @@
+"""check, diff and preview: what can be said without asking an API."""
+
+from typing import Any
+
+import pytest
+
+from localgcp.pulumi.gcp.provider import GcpProvider
+from localgcp.pulumi.provider import UNKNOWN, Diff, FileAsset
+
+BUCKET = "gcp:storage/bucket:Bucket"
+SERVICE = "gcp:cloudrunv2/service:Service"
+NETWORK = "gcp:compute/network:Network"
+SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
+FIREWALL = "gcp:compute/firewall:Firewall"
+QUEUE = "gcp:cloudtasks/queue:Queue"
+SECRET = "gcp:secretmanager/secret:Secret"
+MEMBER = "gcp:projects/iAMMember:IAMMember"
+INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
+OBJECT = "gcp:storage/bucketObject:BucketObject"
+CHANNEL = "gcp:monitoring/notificationChannel:NotificationChannel"
+
+ENVIRONMENT = {"GOOGLE_PROJECT": "demo", "GOOGLE_REGION": "australia-southeast1"}
+
+
+@pytest.fixture
+def provider() -> GcpProvider:
+    return GcpProvider(environment=ENVIRONMENT)
+
+
+def urn(type: str) -> str:
+    return f"urn:pulumi:au::validibot::{type}::thing"
+
+
+def failures(provider: GcpProvider, type: str, **news: Any) -> dict[str, str]:
+    _, found = provider.check(type, urn(type), olds=None, news=news, random_seed=b"seed")
+    return {failure.property: failure.reason for failure in found}
+
+
+def inputs(provider: GcpProvider, type: str, **news: Any) -> dict[str, Any]:
+    checked, found = provider.check(type, urn(type), olds=None, news=news, random_seed=b"seed")
+    assert not found
+    return checked
+
+
+def diff(provider: GcpProvider, type: str, old: dict[str, Any], new: dict[str, Any], **outputs: Any) -> Diff:
+    return provider.diff(
+        type,
+        urn(type),
+        "id",
+        old_inputs=inputs(provider, type, **old),
+        old_outputs=outputs,
+        news=inputs(provider, type, **new),
+        ignore_changes=(),
+    )
+
+
+# check
+
+
+def test_an_unknown_property_is_refused_with_the_one_that_was_meant(provider: GcpProvider) -> None:
+    found = failures(
+        provider, BUCKET, name="b", location="US", storageclass="NEARLINE", uniform_bucket_level_access=True
+    )
+    assert found == {
+        "storageclass": "is unknown; did you mean storageClass?",
+        "uniform_bucket_level_access": "is unknown; did you mean uniformBucketLevelAccess?",
+    }
+
+
+def test_a_nested_failure_names_the_whole_path(provider: GcpProvider) -> None:
+    container = {"image": "i", "envs": [{"nam": "A"}], "resources": {"limits": ["1"]}}
+    found = failures(provider, SERVICE, name="s", location="l", template={"containers": [container]})
+    assert found == {
+        "template.containers[0].envs[0].nam": "is unknown; did you mean name?",
+        "template.containers[0].envs[0].name": "is required and missing",
+        "template.containers[0].resources.limits": "must be an object of strings, not a list",
+    }
+
+
+def test_what_is_required_must_be_there_or_be_unknown_yet(provider: GcpProvider) -> None:
+    assert failures(provider, BUCKET, name="b") == {"location": "is required and missing"}
+    assert failures(provider, BUCKET, name="b", location=UNKNOWN) == {}
+
+
+def test_an_output_cannot_be_set(provider: GcpProvider) -> None:
+    assert failures(provider, BUCKET, name="b", location="US", url="gs://b") == {
+        "url": "cannot be set: the API chooses it"
+    }
+
+
+def test_values_are_converted_only_where_nothing_is_lost(provider: GcpProvider) -> None:
+    checked = inputs(provider, QUEUE, name="q", location="l", rateLimits={"maxConcurrentDispatches": "20"})
+    assert checked["rateLimits"] == {"maxConcurrentDispatches": 20}
+    assert failures(provider, QUEUE, name="q", location="l", rateLimits={"maxConcurrentDispatches": 1.5}) == {
+        "rateLimits.maxConcurrentDispatches": "must be a whole number, not 1.5"
+    }
+    assert failures(provider, BUCKET, name="b", location="US", versioning=True) == {
+        "versioning": "must be an object, not True"
+    }
+
+
+def test_properties_that_exclude_one_another_are_refused(provider: GcpProvider) -> None:
+    rule = [{"protocol": "tcp"}]
+    assert failures(provider, FIREWALL, name="f", network="n", allows=rule, denies=rule) == {
+        "denies": "conflicts with allows: only one of allows, denies can be set"
+    }
+    assert failures(provider, SECRET, secretId="s", replication={}) == {
+        "replication": "takes exactly one of auto and userManaged"
+    }
+    assert list(failures(provider, MEMBER, project="p", role="viewer", member="alice@example.com")) == [
+        "member",
+        "role",
+    ]
+    assert list(failures(provider, OBJECT, bucket="b", name="o")) == ["content"]
+
+
+def test_defaults_are_filled_in_and_remembered(provider: GcpProvider) -> None:
+    checked = inputs(provider, QUEUE, name="q", location="l")
+    assert checked == {"name": "q", "location": "l", "desiredState": "RUNNING", "__defaults": ["desiredState"]}
+
+
+def test_a_missing_name_is_made_up_once_and_then_kept(provider: GcpProvider) -> None:
+    first, _ = provider.check(BUCKET, urn(BUCKET), olds=None, news={"location": "US"}, random_seed=b"one")
+    assert first["name"].startswith("thing-")
+    assert len(first["name"]) == len("thing-") + 7
+    again, _ = provider.check(BUCKET, urn(BUCKET), olds=first, news={"location": "US"}, random_seed=b"two")
+    assert again["name"] == first["name"]
+    # A name that the program gave and gives no longer is not kept.
+    given = inputs(provider, BUCKET, name="given", location="US")
+    dropped, _ = provider.check(BUCKET, urn(BUCKET), olds=given, news={"location": "US"}, random_seed=b"two")
+    assert dropped["name"].startswith("thing-")
+
+
+def test_a_type_that_is_not_known_is_refused(provider: GcpProvider) -> None:
+    assert "is not known to this provider" in failures(provider, "gcp:redis/instance:Instance")[""]
+
+
+# diff
+
+
+def test_changes_are_named_by_path_and_replace_only_where_they_must(provider: GcpProvider) -> None:
+    base = {"name": "n", "network": "v", "ipCidrRange": "10.0.0.0/24", "region": "r"}
+    changed = diff(provider, SUBNETWORK, base, {**base, "ipCidrRange": "10.0.0.0/23", "privateIpGoogleAccess": True})
+    assert changed == Diff(changes={"ipCidrRange": "update", "privateIpGoogleAccess": "add"})
+    moved = diff(provider, SUBNETWORK, base, {**base, "network": "w"})
+    # The name stays: the old one has to go before there can be a new one.
+    assert moved == Diff(changes={"network": "update"}, replaces=("network",), delete_before_replace=True)
+    renamed = diff(provider, SUBNETWORK, base, {**base, "name": "m"})
+    assert renamed == Diff(changes={"name": "update"}, replaces=("name",), delete_before_replace=False)
+
+
+@pytest.mark.parametrize(
+    ("type", "old", "new"),
+    [
+        (
+            QUEUE,
+            {"name": "q", "location": "l", "retryConfig": {"minBackoff": "60s"}},
+            {"name": "q", "location": "l", "retryConfig": {"minBackoff": "60.0s"}},
+        ),
+        (
+            FIREWALL,
+            {
+                "name": "f",
+                "network": "v",
+                "allows": [{"protocol": "tcp"}, {"protocol": "icmp"}],
+                "sourceRanges": ["a", "b"],
+            },
+            {
+                "name": "f",
+                "network": "https://www.googleapis.com/compute/v1/projects/demo/global/networks/v",
+                "allows": [{"protocol": "icmp"}, {"protocol": "tcp"}],
+                "sourceRanges": ["b", "a"],
+            },
+        ),
+        (
+            BUCKET,
+            {"name": "b", "location": "australia-southeast1", "labels": {}},
+            {"name": "b", "location": "AUSTRALIA-SOUTHEAST1", "versioning": None},
+        ),
+        (
+            BUCKET,
+            {"name": "b", "location": "US", "retentionPolicy": {"retentionPeriod": "604800"}},
+            {"name": "b", "location": "US", "retentionPolicy": {"retentionPeriod": 604800, "isLocked": False}},
+        ),
+        (
+            OBJECT,
+            {"bucket": "b", "name": "o", "source": FileAsset("/here/o", "abc")},
+            {"bucket": "b", "name": "o", "source": FileAsset("/elsewhere/o", "abc")},
+        ),
+    ],
+)
+def test_what_means_the_same_is_no_difference(
+    provider: GcpProvider, type: str, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    assert diff(provider, type, old, new) == Diff()
+
+
+def test_a_label_more_or_less_is_a_change_of_that_label(provider: GcpProvider) -> None:
+    old = {"name": "b", "location": "US", "labels": {"a": "1", "app.kubernetes.io/name": "x"}}
+    changed = diff(provider, BUCKET, old, {**old, "labels": {"a": "2", "b": "3"}})
+    assert changed.changes == {"labels.a": "update", "labels.b": "add", 'labels["app.kubernetes.io/name"]': "delete"}
+
+
+def test_an_unknown_value_is_a_change(provider: GcpProvider) -> None:
+    old = {"name": "n", "network": "v", "ipCidrRange": "10.0.0.0/24", "region": "r"}
+    changed = diff(provider, SUBNETWORK, old, {**old, "network": UNKNOWN})
+    assert changed.changes == {"network": "update"}
+    assert changed.replaces == ("network",)
+
+
+def test_another_default_project_replaces_and_the_same_one_does_not(provider: GcpProvider) -> None:
+    network = {"name": "n"}
+    assert diff(provider, NETWORK, network, network, project="demo") == Diff()
+    assert diff(provider, NETWORK, network, network, project="other").replaces == ("project",)
+    assert diff(provider, NETWORK, network, {"name": "n", "project": "demo"}, project="demo") == Diff()
+
+
+# preview
+
+
+def test_a_preview_knows_the_inputs_and_asks_nothing(provider: GcpProvider) -> None:
+    wanted = inputs(provider, BUCKET, name="b", location="US", labels={"a": "1"})
+    id, outputs = provider.create(BUCKET, urn(BUCKET), inputs=wanted, preview=True, timeout_seconds=None)
+    assert id == ""
+    assert outputs["name"] == "b"
+    assert outputs["url"] is UNKNOWN
+    assert outputs["effectiveLabels"] == {"a": "1", "goog-pulumi-provisioned": "true"}
+
+
+def test_a_preview_of_an_update_keeps_what_the_state_knows(provider: GcpProvider) -> None:
+    old = inputs(provider, BUCKET, name="b", location="US")
+    new = inputs(provider, BUCKET, name="b", location="US", versioning={"enabled": True})
+    state = {"name": "b", "location": "US", "url": "gs://b", "selfLink": "https://…/b"}
+    outputs = provider.update(
+        BUCKET,
+        urn(BUCKET),
+        "b",
+        old_inputs=old,
+        old_outputs=state,
+        news=new,
+        ignore_changes=(),
+        preview=True,
+        timeout_seconds=None,
+    )
+    assert (outputs["url"], outputs["selfLink"]) == ("gs://b", "https://…/b")
+    assert outputs["versioning"] == {"enabled": True}
+
+
+# configuration
+
+
+def test_the_stacks_configuration_wins_over_the_environment(provider: GcpProvider) -> None:
+    provider.configure({"project": "configured"})
+    network = {"name": "n"}
+    assert diff(provider, NETWORK, network, network, project="configured") == Diff()
+    assert provider.check_config({"pollInterval": "soon"})[0].property == "pollInterval"
