@@ -181,7 +181,7 @@ def list_buckets(call: Call) -> dict[str, Any]:
     if call.query.get("softDeleted"):
         found = []  # a deleted bucket is gone here: see the reference
     limit = _limit(call.query)
-    answer: dict[str, Any] = {"kind": "storage#buckets", "items": found[:limit]}
+    answer: dict[str, Any] = {"kind": "storage#buckets"} | ({"items": found[:limit]} if found else {})
     if len(found) > limit:
         answer["nextPageToken"] = found[limit - 1]["name"]
     return answer

@@ -274,7 +274,7 @@ class Objects:
                 self._displace(tx, home, live, dropped)
             now = self._clock.now()
             written = times.text(now)
-            kept = {key: value for key, value in properties.items() if key in WRITABLE and value is not None}
+            kept = merged({}, {key: value for key, value in properties.items() if key in WRITABLE})
             if home.get("defaultEventBasedHold"):
                 kept.setdefault("eventBasedHold", True)
             kms_key = properties.get("kmsKeyName") or home.get("encryption", {}).get("defaultKmsKeyName")

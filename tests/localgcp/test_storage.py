@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,21 @@ def test_an_upload_replaces_exactly_the_generation_it_names(bucket: storage.Buck
     with pytest.raises(PreconditionFailed):
         bucket.blob("a").upload_from_string(b"y" * size, if_generation_match=first, retry=None)
     assert bucket.blob("a").download_as_bytes() == b"x" * size
+
+
+def test_of_many_who_create_at_once_one_succeeds(bucket: storage.Bucket) -> None:
+    def create(number: int) -> int | None:
+        try:
+            bucket.blob("a").upload_from_string(str(number), if_generation_match=0)
+        except PreconditionFailed:
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as threads:
+        winners = [number for number in threads.map(create, range(8)) if number is not None]
+
+    assert len(winners) == 1
+    assert bucket.blob("a").download_as_bytes() == str(winners[0]).encode()
 
 
 def test_preconditions_guard_reading_changing_and_deleting(bucket: storage.Bucket) -> None:
@@ -687,6 +703,28 @@ def test_who_may_not_list_does_not_learn_what_does_not_exist(
 
     with pytest.raises(Forbidden, match=r"storage\.objects\.list"):
         theirs.blob("nothing").download_as_bytes()
+
+
+def test_a_condition_limits_a_grant_to_a_prefix(region: Region, bucket: storage.Bucket, project: str) -> None:
+    reader = region.account(project, "prefix-reader")
+    for name in ("reports/a", "private/a"):
+        bucket.blob(name).upload_from_string(name)
+    policy = bucket.get_iam_policy(requested_policy_version=3)
+    policy.version = 3
+    prefix = f"projects/_/buckets/{bucket.name}/objects/reports/"
+    policy.bindings.append(
+        {
+            "role": "roles/storage.objectViewer",
+            "members": {reader.member},
+            "condition": {"title": "reports", "expression": f'resource.name.startsWith("{prefix}")'},
+        }
+    )
+    bucket.set_iam_policy(policy)
+    theirs = storage_client(region, project, region.credentials(reader.email)).bucket(bucket.name)
+
+    assert theirs.blob("reports/a").download_as_bytes() == b"reports/a"
+    with pytest.raises(Forbidden):
+        theirs.blob("private/a").download_as_bytes()
 
 
 def test_a_policy_change_from_a_stale_read_is_refused(bucket: storage.Bucket) -> None:
