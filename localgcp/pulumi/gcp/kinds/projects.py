@@ -1,5 +1,6 @@
 """What a project has: enabled APIs, service identities, custom roles, service accounts, service connections."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from localgcp.pulumi.provider import ProviderError
 
 _ENABLED = {"fields": "services/name,nextPageToken", "filter": "state:ENABLED", "pageSize": "200"}
 _USAGE = "serviceusage/v1"
+_ACCOUNT_ID = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]")
 
 
 def _enabled_services(work: Work) -> set[str]:
@@ -194,6 +196,13 @@ class ServiceAccount(Kind):
         if not email:
             raise ProviderError(f"{id!r} is no id of an Account: expected projects/<project>/serviceAccounts/<email>")
         return {"project": project, "accountId": email.partition("@")[0]}
+
+    def check(self, inputs: Values) -> list[tuple[str, str]]:
+        account = inputs.get("accountId")
+        if isinstance(account, str) and not _ACCOUNT_ID.fullmatch(account):
+            reason = "must hold 6 to 30 lower-case letters, digits and dashes, and begin with a letter"
+            return [("accountId", f"{account!r} {reason}")]
+        return []
 
 
 SERVICE_ACCOUNT = ServiceAccount(

@@ -108,9 +108,9 @@ class Replay:
 
 
 @contextmanager
-def replaying(replay: Replay | None = None) -> Iterator[Replay]:
+def replaying(played: Replay | None = None) -> Iterator[Replay]:
     """A replay server on a loopback port."""
-    replay = replay or Replay()
+    replay = played or Replay()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

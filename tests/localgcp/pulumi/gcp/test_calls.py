@@ -137,7 +137,7 @@ def test_an_operation_that_fails_leaves_a_resource_that_is_remembered(google: Sc
 
 
 def test_an_operation_is_polled_until_it_is_done(google: Scripted, provider: GcpProvider) -> None:
-    polls = iter([{"name": "op"}, {"name": "op"}, {"name": "op", "done": True}])
+    polls: Iterator[dict[str, Any]] = iter([{"name": "op"}, {"name": "op"}, {"name": "op", "done": True}])
 
     def respond(sent: Sent) -> Answer:
         if "/operations/" in sent.path:

@@ -42,7 +42,7 @@ def test_a_bucket_is_made_changed_watched_and_deleted(stack: Workspace, region: 
             force_destroy=True,
         )
         gcp.storage.BucketObject("readme", bucket=bucket.name, name="read/me.txt", content="hello")
-        account = gcp.serviceaccount.Account("web", account_id="web", display_name="Web")
+        account = gcp.serviceaccount.Account("web", account_id="web-service", display_name="Web")
         gcp.storage.BucketIAMMember("web", bucket=bucket.name, role="roles/storage.objectAdmin", member=account.member)
         pulumi.export("url", bucket.url)
         pulumi.export("email", account.email)
@@ -54,7 +54,7 @@ def test_a_bucket_is_made_changed_watched_and_deleted(stack: Workspace, region: 
     assert created.code == 0, created.output
     assert stack.outputs() == {
         "url": f"gs://{media}",
-        "email": f"web@{project}.iam.gserviceaccount.com",
+        "email": f"web-service@{project}.iam.gserviceaccount.com",
     }
 
     unchanged = stack.pulumi("preview", "--stack", "au", "--non-interactive", "--expect-no-changes")
