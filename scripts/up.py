@@ -138,7 +138,8 @@ class Pulumi:
     def up(self) -> None:
         self.release_stale_lock()
         self.finish_interrupted()
-        if self("up", "--yes", "--stack", self.stack, "--skip-preview", "--suppress-permalink").returncode != 0:
+        quiet = ("--skip-preview", "--suppress-outputs", "--suppress-progress", "--suppress-permalink=true")
+        if self("up", "--yes", "--stack", self.stack, *quiet).returncode != 0:
             fail(
                 "the update failed; what failed is above. What it had finished stays, and `make up` goes on from there"
             )
