@@ -21,7 +21,7 @@ EXIT_AFTER_MESSAGE = 32
 def main() -> int:
     arguments = _parse(sys.argv[1:])
     # Python put this file's folder first: `import provider` in a program must not find ours.
-    sys.path[:1] = [arguments.root_directory]
+    del sys.path[0]
     try:
         import pulumi
         import pulumi.runtime

@@ -188,6 +188,7 @@ def test_the_program_knows_where_it_runs(workspace: Workspace) -> None:
     workspace.must("config", "set", "--secret", "key", "hidden")
     workspace.program(
         textwrap.dedent("""
+        import importlib.util
         import pulumi
         from pulumi.runtime import is_config_secret
         from shared import VALUE
@@ -200,6 +201,7 @@ def test_the_program_knows_where_it_runs(workspace: Workspace) -> None:
             "root": pulumi.get_root_directory(),
             "secret": is_config_secret("probe:key"),
             "value": VALUE,
+            "imports_of_the_host": importlib.util.find_spec("provider_server") is not None,
         })
         """)
     )
@@ -215,6 +217,7 @@ def test_the_program_knows_where_it_runs(workspace: Workspace) -> None:
         "root": str(workspace.folder),
         "secret": True,
         "value": "imported from beside Pulumi.yaml",
+        "imports_of_the_host": False,
     }
 
 
