@@ -386,11 +386,22 @@ def insert_database(call: Call) -> dict[str, Any]:
     name, charset, collation = call.body.get("name", ""), call.body.get("charset"), call.body.get("collation")
     key = f"{instance.key}/databases/{name}"
 
+    # What was asked for, beside what Postgres knows: this machine may lack the locale.
+    asked = {"charset": charset, "collation": collation}
+
     def create() -> None:
         with administrator(call, instance) as connection:
-            admin.create_database(connection, name, charset, collation)
-        # What was asked for, beside what Postgres knows: this machine may lack the locale.
-        call.store.put(key, {"charset": charset, "collation": collation})
+            before = call.store.find(key) or {}
+            exists = any(database.name == name for database in admin.list_databases(connection))
+            # Begun by a process that died before it could say so: the client asks again, and it is done.
+            if not (exists and before.get("isBegun")):
+                if not exists:
+                    call.store.put(key, asked | {"isBegun": True})
+                admin.create_database(connection, name, charset, collation)
+            with call.store.transaction():
+                call.store.delete(key)
+                # Created, not put: a request that comes a second time is recognised by its id.
+                call.store.create(key, asked)
 
     return changed(call, create, "CREATE_DATABASE", key)
 

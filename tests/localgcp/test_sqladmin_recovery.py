@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from googleapiclient.errors import HttpError
 
 from localgcp.sql import layout_of, remove_all, socket_root
 from localgcp.sql.admin import scram_verifier
@@ -79,6 +80,27 @@ def test_a_creation_that_was_cut_off_is_finished_and_its_operation_done(data_dir
 
     assert found["state"] == "RUNNABLE"
     assert "_localgcp" not in found
+
+
+def test_a_database_that_was_created_and_not_answered_may_be_asked_for_again(data_dir: Path) -> None:
+    body = {"name": "app"}
+    store = Store(data_dir / "region.sqlite3")
+
+    with served(data_dir) as region:
+        databases = region.client("sqladmin", "v1beta4").databases()
+        with connection(region) as postgres:
+            postgres.autocommit = True
+            postgres.execute("CREATE DATABASE app")
+        with pytest.raises(HttpError, match="already exists"):
+            databases.insert(project=PROJECT, instance="pg", body=body).execute()
+        # As between Postgres' answer and ours.
+        store.put(f"{KEY}/databases/app", {"isBegun": True})
+        databases.insert(project=PROJECT, instance="pg", body=body).execute()
+        # Begun once, not for ever.
+        with pytest.raises(HttpError, match="already exists"):
+            databases.insert(project=PROJECT, instance="pg", body=body).execute()
+
+    store.close()
 
 
 def test_a_deletion_that_was_cut_off_is_finished_and_its_operation_done(data_dir: Path) -> None:

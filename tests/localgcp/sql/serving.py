@@ -50,7 +50,10 @@ class ServedRegion:
 @contextmanager
 def served(data_dir: Path) -> Iterator[ServedRegion]:
     """Start a region as the program does, lifespan included, on a free port."""
-    config = uvicorn.Config(app=lambda: None, host="127.0.0.1", port=0, log_level="warning", lifespan="on")
+    # Clients keep connections, and httplib2 does not try again on one that was closed meanwhile.
+    config = uvicorn.Config(
+        app=lambda: None, host="127.0.0.1", port=0, log_level="warning", lifespan="on", timeout_keep_alive=300
+    )
     socket = config.bind_socket()
     port = int(socket.getsockname()[1])
     region = Region(Settings(data_dir=data_dir, port=port))
