@@ -120,7 +120,7 @@ class Logs:
     def query(
         self,
         projects: Collection[str] = (),
-        filter: str = "",  # noqa: A002 (the API's word)
+        filter: str = "",
         *,
         newest_first: bool = False,
         limit: int | None = None,
@@ -149,7 +149,7 @@ class Logs:
         projects: Collection[str] = (),
         filter: str = "",
         *,
-        poll_seconds: float = 0.2,  # noqa: A002
+        poll_seconds: float = 0.2,
     ) -> AsyncIterator[dict[str, Any]]:
         """Entries as they arrive, from the moment of the call on. Never ends by itself."""
         wanted = parse(filter)

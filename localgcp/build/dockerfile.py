@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 INSTRUCTIONS = frozenset(
-    ("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER")
-    + ("ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
+    """
+    ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME
+    WORKDIR
+    """.split()
 )
 ASSIGNMENT = re.compile(r"""(?P<name>[^\s=]+)(?P<equals>=(?P<value>(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s])*))?""")
 DEFAULT_SHELL = ["/bin/sh", "-c"]
@@ -228,7 +230,7 @@ def file_at(path: Path) -> File:
     """Permissions are reduced to whether it is executable: nothing else of this machine belongs in an image."""
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
-        return File(mode=0o777, target=os.readlink(path))
+        return File(mode=0o777, target=str(path.readlink()))
     if stat.S_ISDIR(status.st_mode):
         return DIRECTORY
     if not stat.S_ISREG(status.st_mode):

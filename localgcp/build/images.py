@@ -261,7 +261,7 @@ class ImageStore:
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         with tempfile.NamedTemporaryFile(dir=self._partial, delete=False) as file:
             file.write(data)
-        os.replace(file.name, self._path(digest))
+        Path(file.name).replace(self._path(digest))
         return digest
 
     def _write_layer(self, files: dict[str, File]) -> tuple[str, int]:
@@ -275,7 +275,7 @@ class ImageStore:
         with Path(output.name).open("rb") as written:
             digest = "sha256:" + hashlib.file_digest(written, "sha256").hexdigest()
         size = Path(output.name).stat().st_size
-        os.replace(output.name, self._path(digest))
+        Path(output.name).replace(self._path(digest))
         return digest, size
 
 

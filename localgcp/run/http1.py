@@ -22,8 +22,10 @@ HIGH_WATER_BYTES = 256 * 1024
 
 #: RFC 9110, section 7.6.1: these are about one connection, so they end here.
 HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te")
-    + (b"trailer", b"transfer-encoding", b"upgrade")
+    (
+        *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
+        *(b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+    )
 )
 BODILESS = frozenset((204, 304))
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}

@@ -257,12 +257,19 @@ def _secret(region: "Region", workload: Workload, secret: str, version: str) -> 
 
 def api_get(region: "Region", path: str, email: str) -> tuple[int, bytes]:
     """GET from the region's own API as that account, over its socket, like any client."""
+    return api_request(region, "GET", path, email)
+
+
+def api_request(
+    region: "Region", method: str, path: str, email: str, body: bytes | None = None, content_type: str = "text/plain"
+) -> tuple[int, bytes]:
     token, _ = region.tokens.shared_access_token(email)
+    headers = {"Authorization": f"Bearer {token}"} | ({"Content-Type": content_type} if body is not None else {})
     deadline = time.monotonic() + API_PATIENCE_SECONDS
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", region.settings.port, timeout=60)
         try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+            connection.request(method, path, body=body, headers=headers)
             response = connection.getresponse()
             return response.status, response.read()
         except ConnectionRefusedError:

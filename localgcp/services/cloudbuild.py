@@ -1,11 +1,11 @@
 """Cloud Build: builds that make images of Dockerfiles. Triggers are kept, and nothing pulls them."""
 
-import base64
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from localgcp.build import builder
@@ -15,6 +15,7 @@ from localgcp.errors import Aborted, ApiError, FailedPrecondition, Internal, Inv
 from localgcp.generic import page
 from localgcp.iam import accounts
 from localgcp.region import Region
+from localgcp.run.program import api_request
 from localgcp.service import Call, Service
 from localgcp.store import Resource
 
@@ -39,8 +40,7 @@ for prefix in ("projects", "projects.locations"):
         f"{prefix}.triggers.patch": "cloudbuild.builds.update",
         f"{prefix}.triggers.delete": "cloudbuild.builds.update",
     }
-# The operation's name holds the project; the handler checks that.
-service.permissions |= {"operations.get": None, "projects.locations.operations.get": "cloudbuild.builds.get"}
+service.permissions["projects.locations.operations.get"] = "cloudbuild.builds.get"
 
 _workers: "WeakKeyDictionary[Region, ThreadPoolExecutor]" = WeakKeyDictionary()
 _cancelled: set[str] = set()
@@ -88,7 +88,7 @@ def create_build(call: Call) -> Resource:
         f"&filter=resource.labels.build_id={identifier}",
     }
     body.setdefault("options", {}).setdefault("logging", "LEGACY" if body.get("logsBucket") else "CLOUD_LOGGING_ONLY")
-    name = _operation_name(call.project, identifier)
+    name = _operation_name(body)
     with call.store.transaction():
         build = call.store.create(key, body)
         operation = call.store.put(
@@ -120,17 +120,6 @@ def cancel_build(call: Call) -> Resource:
     with _cancelled_lock:
         _cancelled.add(build.key)
     return _finish(call.region, build.key, "CANCELLED", Aborted("Build was cancelled"))
-
-
-@service.method("operations.get")
-def get_operation(call: Call) -> Resource:
-    words = call.named.split("/")
-    operation = call.store.find(f"cloudbuild/{call.named}")
-    if operation is None:
-        raise NotFound(f"Operation '{call.named}' was not found")
-    if len(words) > 2:
-        call.check("cloudbuild.builds.get", f"cloudresourcemanager/projects/{words[2]}")
-    return operation
 
 
 @service.method("projects.triggers.create", "projects.locations.triggers.create")
@@ -213,8 +202,10 @@ def _find(call: Call) -> Resource:
     return found
 
 
-def _operation_name(project: str, identifier: str) -> str:
-    return f"operations/build/{project}/{base64.b64encode(identifier.encode()).decode().rstrip('=')}"
+def _operation_name(build: Mapping[str, Any]) -> str:
+    """The operation of a build: they share their id."""
+    location = build["name"].split("/")[3]
+    return f"projects/{build['projectId']}/locations/{location}/operations/{build['id']}"
 
 
 def _run(region: Region, build: Resource, account: str) -> None:
@@ -251,17 +242,39 @@ def _run(region: Region, build: Resource, account: str) -> None:
     except BuildFailed as error:
         log(f"ERROR: {error}")
         log("ERROR")
+        _keep_log(region, build, account, lines)
         _finish(region, build.key, "FAILURE", BuildError(f"Build failed; check build logs for details: {error}"))
     except Exception as error:
         log(f"INTERNAL ERROR: {type(error).__name__}: {error}")
         _finish(region, build.key, "INTERNAL_ERROR", Internal(f"{type(error).__name__}: {error}"))
     else:
         log("DONE")
+        _keep_log(region, build, account, lines)
         _finish(region, build.key, "SUCCESS", None, results=_results(region, running))
     finally:
         region.logs.flush()
         with _cancelled_lock:
             _cancelled.discard(build.key)
+
+
+def _keep_log(region: Region, build: Mapping[str, Any], account: str, lines: Sequence[str]) -> None:
+    """The whole log as an object of the bucket that the build names, written as its account."""
+    bucket = str(build.get("logsBucket", "")).removeprefix("gs://").strip("/")
+    if not bucket:
+        return
+    bucket, _, prefix = bucket.partition("/")
+    name = quote(f"{prefix}/log-{build['id']}.txt".lstrip("/"), safe="")
+    path = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}"
+    text = "".join(f"{line}\n" for line in lines)
+    status, _ = api_request(region, "POST", path, account, text.encode())
+    if status >= 300:
+        region.logs.write(
+            build["projectId"],
+            "cloudbuild",
+            {"type": "build", "labels": {"project_id": build["projectId"], "build_id": build["id"]}},
+            severity="ERROR",
+            text=f"the log could not be written to gs://{bucket}: HTTP {status}",
+        )
 
 
 def _results(region: Region, build: builder.Build) -> dict[str, Any]:
@@ -287,7 +300,7 @@ def _update(region: Region, key: str, changes: Mapping[str, Any]) -> Resource:
     """Write the build, and what its operation shows of it."""
     with region.store.transaction():
         build = region.store.put(key, {**region.store.get(key), **changes})
-        name = _operation_name(build["projectId"], build["id"])
+        name = _operation_name(build)
         operation = region.store.get(f"cloudbuild/{name}")
         operation["metadata"] = {"@type": METADATA_TYPE, "build": build}
         region.store.put(operation.key, operation)
@@ -307,7 +320,7 @@ def _finish(
         if error is not None:
             changes["statusDetail"] = error.message
         build = _update(region, key, changes)
-        operation = region.store.get(f"cloudbuild/{_operation_name(build['projectId'], build['id'])}")
+        operation = region.store.get(f"cloudbuild/{_operation_name(build)}")
         operation["done"] = True
         if error is None:
             operation["response"] = {"@type": BUILD_TYPE, **build}

@@ -28,8 +28,10 @@ PERMISSION_NOUNS = {"regionNetworkEndpointGroups": "networkEndpointGroups"}
 
 #: Fields that name another resource of Compute, wherever they stand in a body.
 REFERENCES = frozenset(
-    ("network", "subnetwork", "urlMap", "target", "defaultService", "service", "backendService", "group", "sslPolicy")
-    + ("sslCertificates", "securityPolicy", "edgeSecurityPolicy", "healthChecks", "natIps", "weightedBackendServices")
+    """
+    network subnetwork urlMap target defaultService service backendService group sslPolicy sslCertificates
+    securityPolicy edgeSecurityPolicy healthChecks natIps
+    """.split()
 )
 
 COLLECTIONS = (
