@@ -87,7 +87,7 @@ def submit(request: HttpRequest, response: HttpResponse) -> Status[dict[str, Any
     content_type = request.headers.get("Content-Type", "")[:255]
     outcome = pool().run(body, content_type)
     job, findings = _finished(key, body, content_type, outcome, started_at)
-    # The object first: a row that names an object must find it. An object without a row is swept with its age.
+    # The object first: a row that names an object must find it. An object that no row names harms nobody.
     default_storage.save(job.media_name, ContentFile(body))
     with transaction.atomic():
         job.save(force_insert=True)

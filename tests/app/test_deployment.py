@@ -179,6 +179,19 @@ def test_static_files_are_published_under_the_address_that_pages_use(region: Reg
     assert {"static/r1/ninja/swagger-ui-bundle.js", "static/r1/ninja/swagger-ui.css"} <= published.keys()
 
 
+def test_a_refused_upload_of_static_files_fails_the_migrate_job_with_the_permission(region: Region) -> None:
+    region.google.refused_permission = "storage.objects.create"
+    try:
+        finished = server.manage(region.migrate | {"VALIDIBOT_RELEASE": "r2"}, "migrate_region")
+    finally:
+        region.google.refused_permission = ""
+
+    assert finished.returncode == 1
+    assert "static files could not be published to gs://validibot-test-static" in finished.stderr
+    assert "'storage.objects.create' denied" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
 def test_a_restart_of_postgres_is_survived(region: Region, web: server.Server) -> None:
     with web.client(authorization=region.bearer) as client:
         assert client.get("/api/validations").status_code == 200

@@ -3,9 +3,12 @@
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from app.validations.engines.results import Refused
 from app.validations.models import ValidationJob
 from app.validations.sandbox import pool
 
+ROOT = Path(__file__).resolve().parents[2]
 Submit = Callable[..., Any]
 XS = '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">{}<xs:element name="a" type="xs:string"/></xs:schema>'
 XSD = XS.format("")
@@ -209,6 +213,17 @@ def test_a_child_has_no_secret_and_ends_with_its_parent(quick: Pool) -> None:
     assert names == {b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"LANG", b"PATH"}
     child.link.close()
     assert child.process.wait(timeout=10) == 0
+
+
+def test_a_child_loads_neither_django_nor_googles_clients() -> None:
+    program = "import sys, app.validations.engines.child; print(*{m.split('.')[0] for m in sys.modules})"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    loaded = set(finished.stdout.split())
+    assert {"lxml", "jsonschema_rs", "cel_expr_python"} <= loaded, finished.stderr
+    assert not loaded & {"django", "psycopg", "structlog", "requests", "google.auth", "google.cloud"}
 
 
 def test_errors_of_one_document_never_show_in_another() -> None:

@@ -22,4 +22,7 @@ class Command(BaseCommand):
         for finder in get_finders():
             for path, held_by in finder.list(["*.map"]):
                 files.setdefault(prefix + path, Path(held_by.path(path)))
-        storage.publish(env.static_bucket, env.google_cloud_project, files.items(), self.stdout.write)
+        try:
+            storage.publish(env.static_bucket, env.google_cloud_project, files.items(), self.stdout.write)
+        except storage.FAILURES as error:
+            raise CommandError(f"static files could not be published to gs://{env.static_bucket}: {error}") from error
