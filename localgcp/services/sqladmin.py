@@ -391,7 +391,7 @@ def insert_database(call: Call) -> dict[str, Any]:
 
     def create() -> None:
         with administrator(call, instance) as connection:
-            before = call.store.find(key) or {}
+            before: Mapping[str, Any] = call.store.find(key) or {}
             exists = any(database.name == name for database in admin.list_databases(connection))
             # Begun by a process that died before it could say so: the client asks again, and it is done.
             if not (exists and before.get("isBegun")):
