@@ -102,6 +102,7 @@ def exports(printed: str, path: str) -> dict[str, str]:
 class Pulumi:
     stack: str
     environ: dict[str, str]
+    patience_seconds: float = 600
 
     def __call__(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         pulumi = shutil.which("pulumi", path=self.environ["PATH"]) or "pulumi"
@@ -118,22 +119,28 @@ class Pulumi:
             fail(f"cannot select stack {self.stack}")
 
     def release_stale_lock(self) -> None:
-        """Remove the lock of an update whose process is gone. One that is alive keeps it, and this run ends there."""
+        """Remove the lock of an update whose process is gone; one that goes on is waited for.
+
+        An update whose region was killed goes on when the region is back, and then has the most to tell.
+        """
         backend = self.environ.get("PULUMI_BACKEND_URL", "")
         if not backend.startswith("file://"):
             return
-        locks = list(Path(backend.removeprefix("file://")).glob(f".pulumi/locks/**/{self.stack}/*.json"))
-        for lock in locks:
-            try:
-                holder = json.loads(lock.read_text())
-            except (OSError, ValueError):
-                holder = {}
-            process = holder.get("pid")
-            if holder.get("hostname") == socket.gethostname() and isinstance(process, int) and is_alive(process):
-                fail(f"process {process} is updating stack {self.stack}: wait for it, or end it, and run this again")
-        if locks:
-            say(f"removing the lock of an update of {self.stack} that was interrupted")
-            self("cancel", "--yes", "--stack", self.stack, capture_output=True)
+        folder = Path(backend.removeprefix("file://"))
+        deadline = time.monotonic() + self.patience_seconds
+        told = False
+        while locks := list(folder.glob(f".pulumi/locks/**/{self.stack}/*.json")):
+            holders = [process for lock in locks if (process := holder_of(lock)) is not None and is_alive(process)]
+            if not holders:
+                say(f"removing the lock of an update of {self.stack} that was interrupted")
+                self("cancel", "--yes", "--stack", self.stack, capture_output=True)
+                return
+            if time.monotonic() > deadline:
+                fail(f"process {holders[0]} is still updating stack {self.stack}: end it, and run this again")
+            if not told:
+                say(f"waiting for process {holders[0]}, which is updating stack {self.stack}")
+                told = True
+            time.sleep(0.5)
 
     def up(self) -> None:
         self.release_stale_lock()
@@ -159,6 +166,16 @@ class Pulumi:
             fail("the stack has no outputs")
         answer: dict[str, Any] = json.loads(printed.stdout)
         return answer
+
+
+def holder_of(lock: Path) -> int | None:
+    """The process that holds a lock of Pulumi's file backend; None for one of another machine, or that is gone."""
+    try:
+        holder = json.loads(lock.read_text())
+    except (OSError, ValueError):
+        return None
+    process = holder.get("pid")
+    return process if holder.get("hostname") == socket.gethostname() and isinstance(process, int) else None
 
 
 def is_alive(process: int) -> bool:

@@ -1,11 +1,13 @@
 """`make up`, the parts that need no region: what it reads, what it keeps secret, whose lock it removes."""
 
+import dataclasses
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,13 +38,15 @@ def pulumi(tmp_path: Path) -> Pulumi:
     engine.parent.mkdir()
     engine.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
     engine.chmod(0o755)
-    return Pulumi(stack="au", environ={"PATH": str(engine.parent), "PULUMI_BACKEND_URL": f"file://{tmp_path}"})
+    environ = {"PATH": str(engine.parent), "PULUMI_BACKEND_URL": f"file://{tmp_path}"}
+    return Pulumi(stack="au", environ=environ, patience_seconds=0)
 
 
-def lock(tmp_path: Path, process: int) -> None:
+def lock(tmp_path: Path, process: int) -> Path:
     file = tmp_path / ".pulumi" / "locks" / "organization" / "validibot" / "au" / "0b4a.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"pid": process, "username": "u", "hostname": socket.gethostname()}))
+    return file
 
 
 def test_the_lock_of_a_process_that_is_gone_is_removed(pulumi: Pulumi, tmp_path: Path) -> None:
@@ -58,7 +62,18 @@ def test_the_lock_of_a_process_that_is_gone_is_removed(pulumi: Pulumi, tmp_path:
 def test_the_lock_of_a_running_update_is_respected(pulumi: Pulumi, tmp_path: Path) -> None:
     lock(tmp_path, os.getpid())
 
-    with pytest.raises(UpFailed, match="is updating stack au"):
+    with pytest.raises(UpFailed, match=f"process {os.getpid()} is still updating stack au"):
         pulumi.release_stale_lock()
 
+    assert not (tmp_path / "asked").exists()
+
+
+def test_an_update_that_ends_by_itself_is_waited_for(tmp_path: Path, pulumi: Pulumi) -> None:
+    file = lock(tmp_path, os.getpid())
+    patient = dataclasses.replace(pulumi, patience_seconds=30)
+    threading.Timer(0.2, file.unlink).start()
+
+    patient.release_stale_lock()
+
+    assert not file.exists()
     assert not (tmp_path / "asked").exists()
