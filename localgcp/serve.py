@@ -10,7 +10,7 @@ from localgcp import process
 log = logging.getLogger(__name__)
 
 # Files that hold secrets and private keys. The data directory itself stays open: Postgres runs as another user in it.
-_PRIVATE = ("region.sqlite3",)
+_PRIVATE = ("region.sqlite3", "logs.sqlite3")
 
 
 def serve_region(data_dir: Path, port: int | None) -> bool:

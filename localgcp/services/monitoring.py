@@ -7,7 +7,7 @@ from typing import Any
 
 from localgcp import generic
 from localgcp.clock import timestamp
-from localgcp.errors import FailedPrecondition, InvalidArgument, NotFound
+from localgcp.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from localgcp.service import Call, Service
 from localgcp.store import Resource
 from localgcp.validation import is_output_only, without_nulls
@@ -29,6 +29,12 @@ service.permissions |= {
     "projects.timeSeries.list": "monitoring.timeSeries.list",
     "projects.timeSeries.query": "monitoring.timeSeries.list",
 }
+
+
+@service.method("projects.timeSeries.create", "projects.timeSeries.list", "projects.timeSeries.query")
+def refuse_time_series(call: Call) -> None:
+    # The generic store would keep a point as a resource, and a list of none would look like a quiet service.
+    raise Unimplemented(f"monitoring.{call.method.id} has no behaviour in localgcp: nothing is measured.")
 
 
 @service.method("projects.alertPolicies.create")

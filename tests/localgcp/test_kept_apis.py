@@ -1,0 +1,194 @@
+"""APIs whose resources are kept and checked, and do nothing more: what they refuse is what a program gets wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from googleapiclient.errors import HttpError
+
+from tests.localgcp.fixtures import Region
+
+THRESHOLD = {
+    "displayName": "5xx",
+    "conditionThreshold": {
+        "filter": 'metric.type="run.googleapis.com/request_count" AND resource.type="cloud_run_revision"',
+        "comparison": "COMPARISON_GT",
+        "thresholdValue": 0.01,
+        "duration": "300s",
+    },
+}
+
+
+def refused(call: Callable[[], Any]) -> tuple[int, str]:
+    with pytest.raises(HttpError) as error:
+        call()
+    return error.value.status_code, error.value.reason
+
+
+@pytest.fixture
+def monitoring(region: Region) -> Any:
+    return region.api("monitoring", "v3").projects()
+
+
+@pytest.fixture
+def certificates(region: Region) -> Any:
+    return region.api("certificatemanager", "v1").projects().locations()
+
+
+@pytest.fixture
+def connections(region: Region) -> Any:
+    return region.api("servicenetworking", "v1").services().connections()
+
+
+@pytest.fixture
+def network(region: Region, project: str) -> str:
+    """A network with an allocated range; the name that Service Networking takes."""
+    store = region.core.store
+    store.create(f"compute/projects/{project}/global/networks/main", {"name": "main"})
+    store.create(f"compute/projects/{project}/global/addresses/services", {"purpose": "VPC_PEERING"})
+    return f"projects/{region.core.project_number(project)}/global/networks/main"
+
+
+def test_a_channel_that_a_policy_uses_is_not_deleted_without_force(monitoring: Any, project: str) -> None:
+    name = f"projects/{project}"
+    channels, policies = monitoring.notificationChannels(), monitoring.alertPolicies()
+    channel = channels.create(name=name, body={"type": "email", "labels": {"email_address": "a@b.test"}}).execute()
+    body = {"displayName": "5xx", "combiner": "OR", "conditions": [THRESHOLD]}
+    body["notificationChannels"] = [channel["name"]]
+    policy = policies.create(name=name, body=body).execute()
+
+    status, reason = refused(lambda: channels.delete(name=channel["name"]).execute())
+    assert (status, policy["name"] in reason) == (400, True)
+
+    channels.delete(name=channel["name"], force=True).execute()
+    assert policies.get(name=policy["name"]).execute().get("notificationChannels", []) == []
+
+
+def test_an_alert_policy_names_channels_that_exist(monitoring: Any, project: str) -> None:
+    missing = f"projects/{project}/notificationChannels/1"
+    body = {"displayName": "5xx", "combiner": "OR", "conditions": [THRESHOLD], "notificationChannels": [missing]}
+
+    status, reason = refused(lambda: monitoring.alertPolicies().create(name=f"projects/{project}", body=body).execute())
+
+    assert (status, missing in reason) == (404, True)
+
+
+def test_conditions_get_names_below_their_policy_and_keep_them(monitoring: Any, project: str) -> None:
+    body = {"displayName": "5xx", "combiner": "OR", "conditions": [THRESHOLD]}
+    policy = monitoring.alertPolicies().create(name=f"projects/{project}", body=body).execute()
+    condition = policy["conditions"][0]["name"]
+
+    changed = dict(policy, conditions=[dict(policy["conditions"][0], displayName="more"), THRESHOLD])
+    patched = monitoring.alertPolicies().patch(name=policy["name"], body=changed, updateMask="conditions").execute()
+
+    assert condition.startswith(policy["name"] + "/conditions/")
+    names = [found["name"] for found in patched["conditions"]]
+    assert (names[0], names[1].startswith(policy["name"]), len(set(names))) == (condition, True, 2)
+
+
+def test_nothing_pretends_to_be_measured(monitoring: Any, project: str) -> None:
+    status, _ = refused(
+        lambda: monitoring.timeSeries().create(name=f"projects/{project}", body={"timeSeries": []}).execute()
+    )
+
+    assert status == 501
+
+
+def test_a_certificate_in_a_map_is_not_deleted(certificates: Any, project: str) -> None:
+    parent = f"projects/{project}/locations/global"
+    authorization = {"domain": "au.example.test"}
+    certificates.dnsAuthorizations().create(parent=parent, dnsAuthorizationId="au", body=authorization).execute()
+    managed = {"domains": ["au.example.test"], "dnsAuthorizations": [f"{parent}/dnsAuthorizations/au"]}
+    made = certificates.certificates().create(parent=parent, certificateId="au", body={"managed": managed}).execute()
+    certificates.certificateMaps().create(parent=parent, certificateMapId="au", body={}).execute()
+    entries = certificates.certificateMaps().certificateMapEntries()
+    entry = {"hostname": "au.example.test", "certificates": [f"{parent}/certificates/au"]}
+    entries.create(parent=f"{parent}/certificateMaps/au", certificateMapEntryId="au", body=entry).execute()
+
+    assert (made["done"], made["response"]["sanDnsnames"]) == (True, ["au.example.test"])
+    record = certificates.dnsAuthorizations().get(name=f"{parent}/dnsAuthorizations/au").execute()["dnsResourceRecord"]
+    assert (record["name"], record["type"]) == ("_acme-challenge.au.example.test.", "CNAME")
+    assert refused(lambda: certificates.certificates().delete(name=f"{parent}/certificates/au").execute())[0] == 400
+    assert (
+        refused(lambda: certificates.certificateMaps().delete(name=f"{parent}/certificateMaps/au").execute())[0] == 400
+    )
+
+    entries.delete(name=f"{parent}/certificateMaps/au/certificateMapEntries/au").execute()
+    certificates.certificates().delete(name=f"{parent}/certificates/au").execute()
+
+
+def test_a_private_connection_needs_a_network_and_an_allocated_range(
+    connections: Any, network: str, project: str
+) -> None:
+    parent = "services/servicenetworking.googleapis.com"
+    nowhere = {"network": network + "2", "reservedPeeringRanges": ["services"]}
+    no_range = {"network": network, "reservedPeeringRanges": ["elsewhere"]}
+
+    assert refused(lambda: connections.create(parent=parent, body=nowhere).execute())[0] == 404
+    status, reason = refused(lambda: connections.create(parent=parent, body=no_range).execute())
+    assert (status, "'elsewhere'" in reason) == (400, True)
+    assert connections.list(parent=parent, network=network).execute() == {}
+
+
+def test_a_private_connection_stays_while_an_instance_uses_it(
+    region: Region, connections: Any, network: str, project: str
+) -> None:
+    parent = "services/servicenetworking.googleapis.com"
+    body = {"network": network, "reservedPeeringRanges": ["services"]}
+    connections.create(parent=parent, body=body).execute()
+    private = {"privateNetwork": f"projects/{project}/global/networks/main"}
+    instance = f"sqladmin/projects/{project}/instances/pg"
+    region.core.store.create(instance, {"name": "pg", "settings": {"ipConfiguration": private}})
+    name = f"{parent}/connections/servicenetworking-googleapis-com"
+
+    def delete() -> Any:
+        return connections.deleteConnection(name=name, body={"consumerNetwork": network}).execute()
+
+    status, reason = refused(delete)
+    assert (status, "still using this connection: pg" in reason) == (400, True)
+    assert connections.list(parent=parent, network=network).execute()["connections"][0]["network"] == network
+
+    region.core.store.delete(instance)
+    assert delete()["done"] is True
+    assert connections.list(parent=parent, network=network).execute() == {}
+
+
+def test_a_transfer_job_is_kept_and_does_not_pretend_to_run(region: Region, project: str) -> None:
+    jobs = region.api("storagetransfer", "v1").transferJobs()
+    name = f"transferJobs/{project}"
+    jobs.create(body={"name": name, "projectId": project, "status": "ENABLED", "description": "media"}).execute()
+    patch = {"projectId": project, "transferJob": {"description": "all"}, "updateTransferJobFieldMask": "description"}
+
+    assert jobs.patch(jobName=name, body=patch).execute()["description"] == "all"
+    assert jobs.get(jobName=name, projectId=project).execute()["status"] == "ENABLED"
+    assert refused(lambda: jobs.run(jobName=name, body={"projectId": project}).execute())[0] == 501
+    jobs.delete(jobName=name, projectId=project).execute()
+    assert jobs.get(jobName=name, projectId=project).execute()["status"] == "DELETED"
+
+
+def test_a_budget_is_for_whoever_may_see_the_account(region: Region, project: str) -> None:
+    parent = "billingAccounts/000000-111111-222222"
+    amount = {"specifiedAmount": {"currencyCode": "AUD", "units": "500"}}
+    budgets = region.api("billingbudgets", "v1").billingAccounts().budgets()
+    budget = budgets.create(parent=parent, body={"displayName": project, "amount": amount}).execute()
+    owner = region.account(project, "owner-app", "roles/owner")
+    as_owner = region.api("billingbudgets", "v1", owner.credentials).billingAccounts().budgets()
+
+    assert budgets.get(name=budget["name"]).execute()["amount"] == amount
+    assert refused(lambda: as_owner.get(name=budget["name"]).execute())[0] == 403
+
+
+def test_an_org_policy_is_changed_by_a_mask_that_names_it(region: Region, project: str) -> None:
+    policies = region.api("orgpolicy", "v2").projects().policies()
+    name = f"projects/{project}/policies/gcp.resourceLocations"
+    rule = {"values": {"allowedValues": ["in:australia-locations"]}}
+    made = policies.create(parent=f"projects/{project}", body={"name": name, "spec": {"rules": [rule]}}).execute()
+    wider = {"values": {"allowedValues": ["in:australia-locations", "in:us-locations"]}}
+
+    body = {"spec": {"etag": made["spec"]["etag"], "rules": [wider]}}
+    changed = policies.patch(name=name, updateMask="policy.spec", body=body).execute()
+
+    assert changed["spec"]["rules"] == [wider]
+    assert refused(lambda: policies.patch(name=name, updateMask="policy.spec", body=body).execute())[0] == 409
+    policies.delete(name=name).execute()
+    assert refused(lambda: policies.get(name=name).execute())[0] == 404
