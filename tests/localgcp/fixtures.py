@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import uvicorn
@@ -26,8 +26,6 @@ from localgcp.region import Settings
 from localgcp.server import Server
 
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
-
-Client = TypeVar("Client")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +47,14 @@ class Region:
     core: Core
     url: str
 
-    def client(self, client_class: type[Client], credentials: Any = None) -> Client:
-        """One of Google's generated clients, over REST: `region.client(SecretManagerServiceClient)`."""
-        untyped: Any = client_class
-        prefix = untyped.DEFAULT_ENDPOINT.partition(".")[0]
+    def client(self, client_class: Any, credentials: Any = None) -> Any:
+        """One of Google's generated clients, over REST: `region.client(SecretManagerServiceClient)`.
+
+        Not typed as the class: it takes a dictionary for every message, which its annotations do not say.
+        """
+        prefix = client_class.DEFAULT_ENDPOINT.partition(".")[0]
         options = {"api_endpoint": f"{self.url}/{prefix}"}
-        client: Client = untyped(
-            credentials=credentials or self.credentials(), transport="rest", client_options=options
-        )
-        return client
+        return client_class(credentials=credentials or self.credentials(), transport="rest", client_options=options)
 
     def api(self, name: str, version: str, credentials: Any = None) -> Any:
         """The client that `google-api-python-client` builds: `region.api("iam", "v1").projects()`."""

@@ -13,17 +13,17 @@ from google.protobuf import duration_pb2, field_mask_pb2
 
 from tests.localgcp.fixtures import Region, served, temporary_data_dir
 
-AUTOMATIC = {"replication": {"automatic": {}}}
+AUTOMATIC: dict[str, Any] = {"replication": {"automatic": {}}}
 State = SecretVersion.State
 
 
 @pytest.fixture
-def client(region: Region) -> SecretManagerServiceClient:
+def client(region: Region) -> Any:
     return region.client(SecretManagerServiceClient)
 
 
 @pytest.fixture
-def secret(client: SecretManagerServiceClient, project: str) -> str:
+def secret(client: Any, project: str) -> str:
     client.create_secret(parent=f"projects/{project}", secret_id="django-key", secret=AUTOMATIC)
     return f"projects/{project}/secrets/django-key"
 
@@ -35,18 +35,18 @@ def moved() -> Iterator[Region]:
         yield region
 
 
-def add(client: SecretManagerServiceClient, secret: str, data: bytes) -> str:
+def add(client: Any, secret: str, data: bytes) -> str:
     name: str = client.add_secret_version(parent=secret, payload={"data": data}).name
     return name
 
 
-def access(client: SecretManagerServiceClient, name: str) -> bytes:
+def access(client: Any, name: str) -> bytes:
     data: bytes = client.access_secret_version(name=name).payload.data
     return data
 
 
 def test_a_payload_comes_back_with_its_checksum_under_the_projects_number(
-    region: Region, client: SecretManagerServiceClient, secret: str, project: str
+    region: Region, client: Any, secret: str, project: str
 ) -> None:
     version = add(client, secret, b"s3cret")
 
@@ -57,7 +57,7 @@ def test_a_payload_comes_back_with_its_checksum_under_the_projects_number(
     assert (answer.payload.data, answer.payload.data_crc32c) == (b"s3cret", google_crc32c.value(b"s3cret"))
 
 
-def test_latest_is_the_newest_version_even_when_it_is_disabled(client: SecretManagerServiceClient, secret: str) -> None:
+def test_latest_is_the_newest_version_even_when_it_is_disabled(client: Any, secret: str) -> None:
     add(client, secret, b"old")
     new = add(client, secret, b"new")
     assert access(client, f"{secret}/versions/latest") == b"new"
@@ -69,7 +69,7 @@ def test_latest_is_the_newest_version_even_when_it_is_disabled(client: SecretMan
     assert access(client, f"{secret}/versions/1") == b"old"
 
 
-def test_versions_are_listed_newest_first_and_by_state(client: SecretManagerServiceClient, secret: str) -> None:
+def test_versions_are_listed_newest_first_and_by_state(client: Any, secret: str) -> None:
     for data in (b"1", b"2", b"3"):
         add(client, secret, data)
     client.disable_secret_version(name=f"{secret}/versions/2")
@@ -81,7 +81,7 @@ def test_versions_are_listed_newest_first_and_by_state(client: SecretManagerServ
     assert [version.name.rpartition("/")[2] for version in enabled] == ["3", "1"]
 
 
-def test_a_version_is_disabled_enabled_and_destroyed_for_good(client: SecretManagerServiceClient, secret: str) -> None:
+def test_a_version_is_disabled_enabled_and_destroyed_for_good(client: Any, secret: str) -> None:
     name = add(client, secret, b"value")
     states = [
         client.disable_secret_version(name=name).state,
@@ -95,9 +95,7 @@ def test_a_version_is_disabled_enabled_and_destroyed_for_good(client: SecretMana
             refused(name=name)
 
 
-def test_a_destroyed_payload_is_gone_from_the_disk(
-    region: Region, client: SecretManagerServiceClient, secret: str
-) -> None:
+def test_a_destroyed_payload_is_gone_from_the_disk(region: Region, client: Any, secret: str) -> None:
     name = add(client, secret, b"value")
 
     client.destroy_secret_version(name=name)
@@ -105,13 +103,13 @@ def test_a_destroyed_payload_is_gone_from_the_disk(
     assert region.core.store.rows("SELECT * FROM secret_payloads WHERE key LIKE ?", (f"%{secret}/%",)) == []
 
 
-def test_a_version_number_is_never_given_out_twice(client: SecretManagerServiceClient, secret: str) -> None:
+def test_a_version_number_is_never_given_out_twice(client: Any, secret: str) -> None:
     client.destroy_secret_version(name=add(client, secret, b"1"))
 
     assert add(client, secret, b"2").endswith("/versions/2")
 
 
-def test_a_payload_with_the_wrong_checksum_is_refused(client: SecretManagerServiceClient, secret: str) -> None:
+def test_a_payload_with_the_wrong_checksum_is_refused(client: Any, secret: str) -> None:
     good = {"data": b"value", "data_crc32c": google_crc32c.value(b"value")}
     bad = good | {"data_crc32c": 1}
 
@@ -122,14 +120,12 @@ def test_a_payload_with_the_wrong_checksum_is_refused(client: SecretManagerServi
 
 
 @pytest.mark.parametrize("size", [0, 64 * 1024 + 1])
-def test_a_payload_that_is_empty_or_too_large_is_refused(
-    client: SecretManagerServiceClient, secret: str, size: int
-) -> None:
+def test_a_payload_that_is_empty_or_too_large_is_refused(client: Any, secret: str, size: int) -> None:
     with pytest.raises(BadRequest, match="1 to 65536 bytes"):
         add(client, secret, b"x" * size)
 
 
-def test_an_alias_stands_for_a_version(client: SecretManagerServiceClient, secret: str) -> None:
+def test_an_alias_stands_for_a_version(client: Any, secret: str) -> None:
     add(client, secret, b"old")
     add(client, secret, b"new")
     mask = field_mask_pb2.FieldMask(paths=["version_aliases"])
@@ -140,7 +136,7 @@ def test_an_alias_stands_for_a_version(client: SecretManagerServiceClient, secre
         client.update_secret(secret={"name": secret, "version_aliases": {"stable": 7}}, update_mask=mask)
 
 
-def test_an_update_needs_the_current_etag(client: SecretManagerServiceClient, secret: str) -> None:
+def test_an_update_needs_the_current_etag(client: Any, secret: str) -> None:
     mask = field_mask_pb2.FieldMask(paths=["labels"])
     read = client.get_secret(name=secret)
     client.update_secret(secret={"name": secret, "labels": {"by": "somebody"}}, update_mask=mask)
@@ -152,16 +148,14 @@ def test_an_update_needs_the_current_etag(client: SecretManagerServiceClient, se
     assert dict(client.get_secret(name=secret).labels) == {"by": "somebody"}
 
 
-def test_replication_cannot_change(client: SecretManagerServiceClient, secret: str) -> None:
+def test_replication_cannot_change(client: Any, secret: str) -> None:
     mask = field_mask_pb2.FieldMask(paths=["replication"])
 
     with pytest.raises(BadRequest, match="immutable"):
         client.update_secret(secret={"name": secret, **AUTOMATIC}, update_mask=mask)
 
 
-def test_a_secret_needs_a_replication_and_a_new_name(
-    client: SecretManagerServiceClient, secret: str, project: str
-) -> None:
+def test_a_secret_needs_a_replication_and_a_new_name(client: Any, secret: str, project: str) -> None:
     parent = f"projects/{project}"
 
     with pytest.raises(Conflict, match="already exists"):
@@ -170,7 +164,7 @@ def test_a_secret_needs_a_replication_and_a_new_name(
         client.create_secret(parent=parent, secret_id="other", secret={})
 
 
-def test_user_managed_replicas_are_told_of_each_version(client: SecretManagerServiceClient, project: str) -> None:
+def test_user_managed_replicas_are_told_of_each_version(client: Any, project: str) -> None:
     replicas = [{"location": "australia-southeast1"}]
     secret = client.create_secret(
         parent=f"projects/{project}",
@@ -185,7 +179,7 @@ def test_user_managed_replicas_are_told_of_each_version(client: SecretManagerSer
     ]
 
 
-def test_a_deleted_secret_takes_its_versions_with_it(client: SecretManagerServiceClient, secret: str) -> None:
+def test_a_deleted_secret_takes_its_versions_with_it(client: Any, secret: str) -> None:
     parent = secret.partition("/secrets/")[0]
     version = add(client, secret, b"old")
     client.delete_secret(name=secret)
@@ -238,9 +232,7 @@ def test_the_name_of_the_missing_permission_is_told(region: Region, secret: str,
     assert refused.value.metadata["permission"] == "secretmanager.versions.access"
 
 
-def test_an_accessor_of_one_secret_reads_that_one_only(
-    region: Region, client: SecretManagerServiceClient, secret: str, project: str
-) -> None:
+def test_an_accessor_of_one_secret_reads_that_one_only(region: Region, client: Any, secret: str, project: str) -> None:
     account = region.account(project, "web-app")
     other = client.create_secret(parent=f"projects/{project}", secret_id="other", secret=AUTOMATIC).name
     versions = [add(client, name, b"x") for name in (secret, other)]
@@ -256,7 +248,7 @@ def test_an_accessor_of_one_secret_reads_that_one_only(
         as_account.get_secret(name=secret)
 
 
-def test_a_regional_secret_lives_in_its_location(client: SecretManagerServiceClient, project: str) -> None:
+def test_a_regional_secret_lives_in_its_location(client: Any, project: str) -> None:
     parent = f"projects/{project}/locations/australia-southeast1"
     secret = client.create_secret(parent=parent, secret_id="here", secret=secretmanager_v1.Secret())
 

@@ -52,8 +52,9 @@ def test_a_service_account_key_is_exchanged_for_an_access_token(
 ) -> None:
     account.credentials.refresh(transport)
 
-    assert len(account.credentials.token) <= 100
-    answer = httpx.get(f"{region.url}/tokeninfo", params={"access_token": account.credentials.token}).json()
+    token = str(account.credentials.token)
+    assert len(token) <= 100
+    answer = httpx.get(f"{region.url}/tokeninfo", params={"access_token": token}).json()
     assert (answer["email"], answer["email_verified"]) == (account.email, "true")
 
 
@@ -97,7 +98,7 @@ def test_a_token_signed_by_an_unknown_key_or_by_none_is_refused(region: Region, 
     headers = {"kid": account.key_file["private_key_id"]}
 
     forged = jwt.encode(payload, stranger, "RS256", headers=headers)
-    unsigned = jwt.encode(payload, None, "none", headers=headers)
+    unsigned = jwt.encode(payload, "", "none", headers=headers)
 
     assert [status_of(region, forged), status_of(region, unsigned)] == [401, 401]
 
@@ -128,7 +129,7 @@ def test_an_access_token_outlives_the_process_that_gave_it(tmp_path: Path) -> No
 
 
 def test_an_access_token_is_not_kept_in_readable_form(region: Region, account: Account) -> None:
-    token = region.credentials(account.email).token
+    token = region.core.tokens.access_token(account.email)
 
     database = (region.core.settings.data_dir / "region.sqlite3").read_bytes()
     log = (region.core.settings.data_dir / "region.sqlite3-wal").read_bytes()
