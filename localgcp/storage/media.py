@@ -110,12 +110,12 @@ class MediaResponse(Response):
         headers: Iterable[tuple[str, str]],
         unzips: bool = False,
     ) -> None:
+        self._descriptor = descriptor
         self.status_code = status_code
         self.background: BackgroundTask | None = None
         self.body = b""
         # Names and texts of objects may hold any character; a header takes bytes.
         self.raw_headers = [(name.lower().encode("latin-1"), value.encode()) for name, value in headers]
-        self._descriptor = descriptor
         self._part = part
         self._unzips = unzips
 
@@ -158,6 +158,10 @@ class MediaResponse(Response):
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def __del__(self) -> None:
+        # An answer that nobody sends, because the client left first, must not keep its file open.
+        self.close()
 
     async def _raw_chunks(self) -> AsyncIterator[bytes]:
         descriptor, position, end = self._descriptor, self._part.start, self._part.end

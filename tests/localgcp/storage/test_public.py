@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import sys
+from pathlib import Path
 
 import pytest
 from google.cloud import storage
@@ -56,6 +58,21 @@ def test_gzip_is_passed_on_or_unpacked(region: Region, public: storage.Bucket) -
 
     assert (dict(passed.headers)["content-encoding"], content(passed)) == ("gzip", packed)
     assert ("content-encoding" in dict(unpacked.headers), content(unpacked)) == (False, b"body {}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/fd, which only Linux has")
+def test_an_answer_that_is_never_sent_leaves_no_file_open(region: Region, public: storage.Bucket) -> None:
+    def open_contents() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        contents = str(region.core.settings.data_dir / "storage")
+        return sum(link.exists() and contents in str(link.readlink()) for link in links)
+
+    before = open_contents()
+    opened = open_public(region.core, public.name, "app.css")
+    during = open_contents()
+    del opened
+
+    assert (during, open_contents()) == (before + 1, before)
 
 
 def test_a_private_object_is_refused(region: Region, bucket: storage.Bucket) -> None:
