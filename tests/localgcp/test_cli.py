@@ -150,6 +150,33 @@ def test_status_tells_programs_what_is_there(running: Path) -> None:
     assert "cli" in run(running, "status").stdout
 
 
+def test_logs_are_chosen_by_service_and_severity(running: Path) -> None:
+    environment = variables(running)
+    entries = [
+        {"severity": severity, "textPayload": f"{severity} of {service}", "resource": resource}
+        for service in ("web", "worker")
+        for severity in ("INFO", "ERROR")
+        for resource in [{"type": "cloud_run_revision", "labels": {"service_name": service}}]
+    ]
+    written = httpx.post(
+        environment["GOOGLE_LOGGING_CUSTOM_ENDPOINT"] + "entries:write",
+        json={"logName": "projects/logs-test/logs/run", "entries": entries},
+        headers={"Authorization": f"Bearer {environment['GOOGLE_OAUTH_ACCESS_TOKEN']}"},
+    )
+    assert written.status_code == 200, written.text
+
+    chosen = run(running, "logs", "--service", "worker", "--severity", "warning", "--project", "logs-test")
+    every = run(running, "logs", "--project", "logs-test", "--json")
+
+    assert [line.partition(" worker: ")[2] for line in chosen.stdout.splitlines()] == ["ERROR of worker"]
+    assert [json.loads(line)["textPayload"] for line in every.stdout.splitlines()] == [
+        "INFO of web",
+        "ERROR of web",
+        "INFO of worker",
+        "ERROR of worker",
+    ]
+
+
 def test_reset_empties_the_region_and_keeps_its_port(data_dir: Path) -> None:
     url = up(data_dir)
     create_secret(variables(data_dir))
