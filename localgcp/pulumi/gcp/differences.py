@@ -48,7 +48,7 @@ class _Comparison:
 
     def _note(self, prop: Property, old: Any, new: Any, path: Path) -> None:
         where = property_path(*path)
-        self.changes[where] = "add" if is_zero(old) else "delete" if is_zero(new) else "update"
+        self.changes[where] = "add" if old is None else "delete" if new is None else "update"
         if prop.replace or (prop.properties and _forces(prop, old, new)):
             self.replaces.append(where)
 
