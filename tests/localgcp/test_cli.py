@@ -146,7 +146,7 @@ def test_status_tells_programs_what_is_there(running: Path) -> None:
 
     found = json.loads(done.stdout)
     assert (found["api"], found["pid"]) == (url, process_of(running).pid)
-    assert [project["id"] for project in found["projects"]] == ["cli"]
+    assert "cli" in [project["id"] for project in found["projects"]]
     assert "cli" in run(running, "status").stdout
 
 
