@@ -100,10 +100,10 @@ def _fetch(region: "Region", build: Build, source: Mapping[str, Any], workspace:
     try:
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
-                tar.extractall(workspace, filter="tar")  # noqa: S202 (the filter keeps it inside)
+                tar.extractall(workspace, filter="tar")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
-                packed.extractall(workspace)
+                packed.extractall(workspace)  # noqa: S202 (zipfile leaves out `..` and roots)
         else:
             raise BuildFailed(f"gs://{bucket}/{name} is neither a tar archive nor a zip archive")
     except (tarfile.TarError, zipfile.BadZipFile, OSError) as error:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 INSTRUCTIONS = frozenset(
-    """
-    ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME
-    WORKDIR
-    """.split()
+    (
+        *("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"),
+        *("MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
+    )
 )
 ASSIGNMENT = re.compile(r"""(?P<name>[^\s=]+)(?P<equals>=(?P<value>(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s])*))?""")
 DEFAULT_SHELL = ["/bin/sh", "-c"]
@@ -216,10 +216,10 @@ class Context:
         for directory, names, files in os.walk(root):
             names.sort()
             for name in (*names, *sorted(files)):
-                path = Path(directory, name)
-                relative = path.relative_to(root).as_posix()
+                found = Path(directory, name)
+                relative = found.relative_to(root).as_posix()
                 if not ignore.excludes(relative):
-                    self.files["/" + relative] = file_at(path)
+                    self.files["/" + relative] = file_at(found)
         # A file that an exception keeps brings its directories with it.
         for path in list(self.files):
             for parent in _parents(posixpath.dirname(path)):

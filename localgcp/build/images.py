@@ -226,7 +226,7 @@ class ImageStore:
 
     def rootfs(self, digest: str) -> Path:
         """The unpacked files of an image, for reading."""
-        layer = self.manifest(digest)["layers"][0]["digest"]
+        layer: str = self.manifest(digest)["layers"][0]["digest"]
         folder = self._rootfs / layer.removeprefix("sha256:")
         with self._unpacking:
             if not folder.exists():

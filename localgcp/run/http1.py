@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
-import httptools  # type: ignore[import-untyped]
+import httptools
 
 log = logging.getLogger(__name__)
 

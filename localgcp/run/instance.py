@@ -218,8 +218,10 @@ class Instance:
         while self.ready:
             await asyncio.sleep(float(probe.get("periodSeconds", 10)))
             is_alive = await (self._answers(probe) if "httpGet" in probe else self._accepts())
+            if not self.ready:
+                return
             failures = 0 if is_alive else failures + 1
-            if self.ready and failures >= int(probe.get("failureThreshold", 3)):
+            if failures >= int(probe.get("failureThreshold", 3)):
                 self._system(
                     "LIVENESS HTTP probe failed too often for the container: the instance is shut down.", "ERROR"
                 )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from localgcp.logs import entry_of_line
 from localgcp.run.program import MARKER, Program, region_marker
@@ -163,7 +163,7 @@ def _is_ours(region: "Region", process: psutil.Process, created: float | None) -
     """
     if created is not None and abs(process.create_time() - created) < CLOCK_TICK_SECONDS:
         return True
-    return process.environ().get(MARKER, "").startswith(f"{region_marker(region)}/")
+    return str(process.environ().get(MARKER, "")).startswith(f"{region_marker(region)}/")
 
 
 def _end(process: psutil.Process) -> None:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localgcp.build.images import ImageStore
+from localgcp.endpoints import environment as endpoint_environment
 from localgcp.errors import NotFound
 from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
-from localgcp.run.endpoints import environment as endpoint_environment
 from localgcp.sql.layout import layout_of, own_directory
 
 if TYPE_CHECKING:
@@ -155,7 +155,9 @@ class Places:
     def translate(self, value: str) -> str:
         """Mount paths anywhere in the value; paths of the image where they are a whole item of a `:` list."""
         for path, place in self._mounts:
-            value = re.sub(rf"(?<![\w./-]){re.escape(path)}(?=[/:,;\s\"'&]|$)", lambda _, to=place: str(to), value)
+            # The place is doubled up against `re`, which would read backslashes in it.
+            escaped = str(place).replace("\\", r"\\")
+            value = re.sub(rf"(?<![\w./-]){re.escape(path)}(?=[/:,;\s\"'&]|$)", escaped, value)
         if "/" not in value:
             return value
         return ":".join(self._in_image(item) for item in value.split(":"))

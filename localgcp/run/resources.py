@@ -93,6 +93,7 @@ def job_body(region: "Region", project: str, body: Mapping[str, Any]) -> dict[st
     task = template.setdefault("template", {})
     task.setdefault("maxRetries", DEFAULT_TASK_RETRIES)
     task.setdefault("timeout", DEFAULT_TASK_TIMEOUT)
+    task.setdefault("executionEnvironment", "EXECUTION_ENVIRONMENT_GEN2")
     task.setdefault("serviceAccount", default_account(region, project))
     if template["taskCount"] < 1:
         raise InvalidArgument(f"template.task_count must be at least 1, got {template['taskCount']}")

@@ -32,7 +32,6 @@ from localgcp.run.http1 import (
     serve_asgi,
 )
 from localgcp.run.program import StartFailed
-from localgcp.targets import Answer, NoResponse
 
 if TYPE_CHECKING:
     from localgcp.region import Region
@@ -127,32 +126,16 @@ class Router:
         host = (request.header(b"host") or b"").decode("latin-1")
         return await self._to_host(request, host, Origin.INTERNET)
 
-    async def call(
-        self, *, method: str, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
-    ) -> Answer:
-        """A request from inside of the region (Cloud Tasks, Cloud Scheduler). Raises NoResponse at the deadline."""
+    async def request(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Response:
+        """A request from inside of the region (Cloud Tasks, Cloud Scheduler). The caller reads the answer's body."""
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        given = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        given = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
         given = [(name, value) for name, value in given if name != b"host"]
         request = Request(method.encode(), target.encode(), [(b"host", parts.netloc.encode()), *given], Whole(body))
-        try:
-            async with asyncio.timeout(deadline_seconds):
-                response = await self._to_host(request, parts.netloc, Origin.INTERNAL)
-                try:
-                    while await response.body.read():
-                        pass
-                except BaseException:
-                    response.abort()
-                    raise
-        except TimeoutError:
-            raise NoResponse("DEADLINE_EXCEEDED") from None
-        except (ConnectionFailed, TimedOut) as error:
-            raise NoResponse(f"UNAVAILABLE: {error}") from None
-        return Answer(
-            status=response.status,
-            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers},
-        )
+        return await self._to_host(request, parts.netloc, Origin.INTERNAL)
 
     async def handle(self, request: Request, key: str, origin: Origin, tag: str | None = None) -> Response:
         """Answer for the service of that key; whatever goes wrong is an answer, too."""
@@ -218,7 +201,7 @@ class Router:
         timer = Timer(target.timeout_seconds)
         current = asyncio.current_task()
         if current is not None:
-            timer.on_expiry(current.cancel)
+            timer.on_expiry(lambda: _cancel(current))
         try:
             instance = await fleet.acquire()
         except NoInstance:
@@ -384,6 +367,10 @@ def _error_page(status: int, title: str, text: str) -> Response:
         f"</title>\n</head>\n<body text=#000000 bgcolor=#ffffff>\n<h1>{title}</h1>\n<h2>{text}</h2>\n<h2></h2>\n"
         "</body></html>\n",
     )
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
 
 
 def _chosen(targets: Sequence[Target]) -> Target | None:

@@ -28,10 +28,10 @@ PERMISSION_NOUNS = {"regionNetworkEndpointGroups": "networkEndpointGroups"}
 
 #: Fields that name another resource of Compute, wherever they stand in a body.
 REFERENCES = frozenset(
-    """
-    network subnetwork urlMap target defaultService service backendService group sslPolicy sslCertificates
-    securityPolicy edgeSecurityPolicy healthChecks natIps
-    """.split()
+    (
+        *("network", "subnetwork", "natIps", "urlMap", "target", "defaultService", "service", "backendService"),
+        *("group", "healthChecks", "sslPolicy", "sslCertificates", "securityPolicy", "edgeSecurityPolicy"),
+    )
 )
 
 COLLECTIONS = (
@@ -182,20 +182,20 @@ def change_rules(call: Call) -> dict[str, Any]:
         body = without_nulls(call.body)
         priority = int(call.query.get("priority", body.get("priority", DEFAULT_RULE_PRIORITY)))
         found = next((rule for rule in policy["rules"] if rule["priority"] == priority), None)
-        others = [rule for rule in policy["rules"] if rule["priority"] != priority]
         if call.method.verb == "addRule":
             if found is not None:
                 raise AlreadyExists(
                     f"Invalid value for field 'priority': a rule with priority {priority} exists already"
                 )
-            others.append(_rule(body))
+            policy["rules"].append(_rule(body))
         elif found is None:
             raise InvalidArgument(f"Invalid value for field 'priority': '{priority}'. No rule has this priority")
         elif call.method.verb == "patchRule":
-            others.append(_rule({**found, **body}))
+            policy["rules"][policy["rules"].index(found)] = _rule({**found, **body})
         elif priority == DEFAULT_RULE_PRIORITY:
             raise InvalidArgument("The default rule cannot be removed")
-        policy["rules"] = sorted(others, key=lambda rule: rule["priority"])
+        else:
+            policy["rules"].remove(found)
         policy["fingerprint"] = fingerprint(policy)
         call.store.put(key, policy)
     _changed(call)

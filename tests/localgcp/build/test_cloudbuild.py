@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPICallError
-from google.cloud import artifactregistry_v1, storage
+from google.cloud import artifactregistry_v1, storage  # type: ignore[attr-defined]
 from google.cloud.devtools import cloudbuild_v1
 
 from localgcp.build.images import image_store
@@ -36,7 +36,7 @@ def repository(region: Region, project: str) -> str:
     wanted = artifactregistry_v1.Repository(format_=artifactregistry_v1.Repository.Format.DOCKER)
     parent = f"projects/{project}/locations/{LOCATION}"
     created = client.create_repository(parent=parent, repository=wanted, repository_id="images").result(timeout=30)
-    return created.name
+    return str(created.name)
 
 
 def upload(bucket: storage.Bucket, files: Mapping[str, str]) -> dict[str, str]:

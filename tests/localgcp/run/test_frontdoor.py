@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from google.cloud import run_v2, storage
+from google.cloud import run_v2, storage  # type: ignore[attr-defined]
 from googleapiclient import discovery
 from googleapiclient.errors import HttpError
 
@@ -72,7 +72,7 @@ class Edge:
 @pytest.fixture
 def edge(region: Region, project: str, parent: str, image: str) -> Edge:
     wanted = service_of(image)
-    wanted.ingress = run_v2.IngressTraffic.INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER
+    wanted.ingress = run_v2.IngressTraffic(3)  # internal and load balancer
     deploy(region, parent, wanted)
     return Edge(region, project)
 

@@ -18,7 +18,9 @@ FAILED = run_v2.Condition.State.CONDITION_FAILED
 def create_job(region: Region, parent: str, image: str, code: str, task: dict[str, Any], **template: Any) -> run_v2.Job:
     container = {"image": image, "command": ["python", "-c"], "args": [code]}
     job = run_v2.Job(template={"template": {"containers": [container], **task}, **template})
-    return region.client(run_v2.JobsClient).create_job(parent=parent, job=job, job_id="work").result(timeout=30)
+    jobs = region.client(run_v2.JobsClient)
+    created: run_v2.Job = jobs.create_job(parent=parent, job=job, job_id="work").result(timeout=30)
+    return created
 
 
 def run_to_its_end(region: Region, name: str, **overrides: Any) -> tuple[run_v2.Execution, str | None]:
@@ -135,5 +137,5 @@ def test_overrides_need_a_permission_of_their_own(region: Region, parent: str, p
     jobs = region.client(run_v2.JobsClient, region.credentials(account.email))
 
     assert jobs.run_job(name=job.name).metadata.name
-    with pytest.raises(GoogleAPICallError, match="run.jobs.runWithOverrides"):
+    with pytest.raises(GoogleAPICallError, match=r"run\.jobs\.runWithOverrides"):
         jobs.run_job(request=run_v2.RunJobRequest(name=job.name, overrides={"task_count": 2}))

@@ -26,7 +26,8 @@ def service_of(image: str, **template: Any) -> run_v2.Service:
 
 def deploy(region: Region, parent: str, service: run_v2.Service, name: str = "web") -> run_v2.Service:
     client = region.client(run_v2.ServicesClient)
-    return client.create_service(parent=parent, service=service, service_id=name).result(timeout=60)
+    created: run_v2.Service = client.create_service(parent=parent, service=service, service_id=name).result(timeout=60)
+    return created
 
 
 def get(region: Region, service: run_v2.Service, path: str = "/", **options: Any) -> httpx.Response:
@@ -151,8 +152,8 @@ def test_traffic_is_split_and_a_tag_has_an_address(region: Region, parent: str, 
     revision = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
     latest = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
     wanted.traffic = [
-        {"type_": revision, "revision": old, "percent": 100},
-        {"type_": latest, "percent": 0, "tag": "next"},
+        run_v2.TrafficTarget(type_=revision, revision=old, percent=100),
+        run_v2.TrafficTarget(type_=latest, percent=0, tag="next"),
     ]
 
     service = client.update_service(service=wanted).result(timeout=60)
@@ -209,7 +210,7 @@ def test_ingress_decides_who_may_ask_from_outside(
     region: Region, parent: str, image: str, ingress: str, status: int
 ) -> None:
     wanted = service_of(image)
-    wanted.ingress = run_v2.IngressTraffic[ingress]
+    wanted.ingress = getattr(run_v2.IngressTraffic, ingress)
     service = deploy(region, parent, wanted)
 
     assert get(region, service).status_code == status
