@@ -5,6 +5,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from app.organizations.models import ApiKey, Organization
+from app.settings import env
 
 if TYPE_CHECKING:  # the generics exist in the stubs only
     _OrganizationAdmin = admin.ModelAdmin[Organization]
@@ -19,8 +20,12 @@ class OrganizationAdmin(_OrganizationAdmin):
     list_filter = ("data_region",)
     search_fields = ("slug", "name")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
-        return ("data_region", "created_at") if obj else ("created_at",)
+    readonly_fields = ("data_region", "created_at")
+
+    def save_model(self, request: HttpRequest, obj: Organization, form: Any, change: bool) -> None:
+        if not change:
+            obj.data_region = env.data_region.value  # an organisation is created in the region of its data
+        super().save_model(request, obj, form, change)
 
 
 @admin.register(ApiKey)

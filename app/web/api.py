@@ -19,7 +19,7 @@ api = NinjaAPI(
     title="Validibot",
     version="1",
     description=f"Validates files. Region {env.data_region.value}: {env.public_host}.",
-    servers=[{"url": f"https://{env.public_host}"}],
+    servers=[{"url": "/"}],  # the host that serves the document
     openapi_url="/openapi.json",
     docs_url="/docs",
 )

@@ -120,7 +120,10 @@ def test_the_admin_revokes_keys_and_cannot_move_an_organisation(api: Client, org
     change = {"slug": "demo", "name": "Renamed", "data_region": "US"}
     browser.post(f"/admin/organizations/organization/{organization.pk}/change/", change)
 
+    browser.post("/admin/organizations/organization/add/", {"slug": "x", "name": "X", "data_region": "US"})
+
     assert api.get("/api/validations").status_code == 401
+    assert Organization.objects.get(slug="x").data_region == "AU"
     organization.refresh_from_db()
     assert (organization.name, organization.data_region) == ("Renamed", "AU")
 
