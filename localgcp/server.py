@@ -158,7 +158,8 @@ class Endpoint:
         parameters = method.path_parameters(_version_path(document) + relative_path)
         validator = self._server.validator(self._api, document)
         query = validator.query(method, parse_qsl(request.url.query, keep_blank_values=True))
-        parameters = {name: region.with_project_ids(value) for name, value in parameters.items()}
+        if method.takes_full_names:
+            parameters = {name: region.with_project_ids(value) for name, value in parameters.items()}
         if "project" in parameters:
             parameters["project"] = region.project_id(parameters["project"])
         call = Call(
@@ -170,7 +171,7 @@ class Endpoint:
             body={},
             principal=principal,
             request=request,
-            relative_path=region.with_project_ids(_unquoted(relative_path)),
+            relative_path=_named_by_ids(region, relative_path),
             generic=generic.answer,
         )
         self._authorise(call, service)
@@ -263,8 +264,10 @@ def _version_path(document: Document) -> str:
     return first[: first.index(document.version) + len(document.version)] + "/"
 
 
-def _unquoted(path: str) -> str:
-    return unquote(path)
+def _named_by_ids(region: Region, raw_path: str) -> str:
+    """The decoded path with project ids for numbers, where a path begins with its project: an object's may hold one."""
+    path = unquote(raw_path)
+    return region.with_project_ids(path) if not path.startswith("b/") else path
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
