@@ -1,6 +1,7 @@
 """The `gcp` provider: check, diff, preview, create, read, update and delete for every kind."""
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -31,9 +32,6 @@ from localgcp.pulumi.provider import (
 
 #: How long an operation may take when the program sets no timeout.
 _PATIENCE_SECONDS = 1800.0
-_CONFIGURATION = frozenset({"project", "region", "zone", "pollInterval", "defaultLabels", "disableGlobalProjectWarning",
-                            "addPulumiAttributionLabel", "pulumiAttributionLabelAdditionStrategy", "accessToken",
-                            "userProjectOverride", "billingProject", "skipRegionValidation", "version"})  # fmt: skip
 
 
 class GcpProvider(BaseProvider):
@@ -44,6 +42,9 @@ class GcpProvider(BaseProvider):
     def __init__(self, *, rest: Rest | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
         self._rest = rest
+        self._rest_lock = threading.Lock()
+        #: (urn, id) of what this process has created.
+        self._made: set[tuple[str, str]] = set()
         self._project = self._setting(
             "GOOGLE_PROJECT", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT"
         )
@@ -58,9 +59,10 @@ class GcpProvider(BaseProvider):
 
     @property
     def rest(self) -> Rest:
-        if self._rest is None:
-            self._rest = Rest(endpoints=Endpoints(self._environment))
-        return self._rest
+        with self._rest_lock:
+            if self._rest is None:
+                self._rest = Rest(endpoints=Endpoints(self._environment))
+            return self._rest
 
     # Configuration
 
@@ -153,6 +155,7 @@ class GcpProvider(BaseProvider):
             raise PartialFailure(work.id, outputs, [reason], _begun(kind, inputs)) from error
         if outputs is None:
             raise ProviderError(f"{_name_of(urn)}: the new {kind.label} is not there: it was deleted at once")
+        self._made.add((urn, work.id))
         return work.id, outputs
 
     def _outputs(self, kind: Kind, work: Work, body: dict[str, Any] | None = None) -> Outputs | None:
@@ -233,6 +236,10 @@ class GcpProvider(BaseProvider):
         self, type: str, urn: str, id: str, *, inputs: Inputs, outputs: Outputs, timeout_seconds: float | None
     ) -> None:
         kind = _kind(type)
+        if (urn, id) in self._made:
+            # A replacement that the engine was told to make (`--target-replace`, `state taint`) comes before the
+            # deletion. Under the same name, the API has answered with what was there: deleting it would delete both.
+            return
         state = reveal(outputs)
         work = self._work(urn, inputs, timeout_seconds=timeout_seconds, plan={}, state=state, id=id)
         work.plan = {**state, **work.inputs}

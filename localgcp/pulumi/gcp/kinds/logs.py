@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from localgcp.pulumi.gcp.kind import Kind, Work
 from localgcp.pulumi.gcp.mapping import Body, Encoding, Values
-from localgcp.pulumi.gcp.rest import RestError
 from localgcp.pulumi.gcp.values import is_zero
 
 METRIC = Kind(
@@ -25,8 +24,7 @@ class Sink(Kind):
         return {"uniqueWriterIdentity": "true" if work.value("uniqueWriterIdentity") is not False else "false"}
 
     def create(self, work: Work) -> Body | None:
-        if self.get(work) is not None:
-            raise RestError(409, f"the sink {self.values(work)['name']} exists already", "alreadyExists")
+        self.get(work)  # as the provider does; whether one that is there is ours, the API knows best
         path, body = self.collection_path(work), self.encode(work, updating=False)
         self.post(work, path, body, query=self._query(work))
         work.id = self.identify(work)

@@ -112,14 +112,11 @@ class CustomRole(Kind):
     def create(self, work: Work) -> Body | None:
         role = self.encode(work, updating=False)
         there = work.rest_get(self.api, self.path(work))
-        if there is None:
-            body = {"roleId": self.values(work)["name"], "role": role}
-            self.post(work, self.collection_path(work), body)
-        elif there.get("deleted"):
+        if there is not None and there.get("deleted"):
             work.call("POST", self.api, f"{self.path(work)}:undelete", body={})
             work.call("PATCH", self.api, self.path(work), body=role)
         else:
-            raise RestError(409, f"the role {self.path(work)} exists already", "alreadyExists")
+            self.post(work, self.collection_path(work), {"roleId": self.values(work)["name"], "role": role})
         work.id = self.identify(work)
         return None
 

@@ -221,10 +221,20 @@ def test_deleting_a_member_leaves_the_others(google: Scripted, provider: GcpProv
     google.respond = policies.respond
     ours = create(provider, MEMBER, project="validibot-au", role="roles/r", member="user:a@x")
     theirs = create(provider, MEMBER, project="validibot-au", role="roles/r", member="user:b@x")
-    provider.delete(MEMBER, urn(MEMBER), ours[0], inputs=ours[1], outputs=ours[2], timeout_seconds=10)
+    later = GcpProvider(environment=environment(google.address))
+    later.delete(MEMBER, urn(MEMBER), ours[0], inputs=ours[1], outputs=ours[2], timeout_seconds=10)
     assert policies.policy["bindings"] == [{"role": "roles/r", "members": ["user:b@x"]}]
     assert provider.read(MEMBER, urn(MEMBER), ours[0], inputs=ours[1], outputs=ours[2]) is None
     assert provider.read(MEMBER, urn(MEMBER), theirs[0], inputs=theirs[1], outputs=theirs[2]) is not None
+
+
+def test_a_forced_replacement_under_the_same_name_does_not_delete_what_it_has_just_made(
+    google: Scripted, provider: GcpProvider
+) -> None:
+    google.respond = lambda sent: (200, {"name": "q", "state": "RUNNING"})
+    id, inputs, outputs = create(provider, QUEUE, name="q", location="australia-southeast1")
+    provider.delete(QUEUE, urn(QUEUE), id, inputs=inputs, outputs=outputs, timeout_seconds=10)
+    assert "DELETE" not in {sent.method for sent in google.sent}
 
 
 def test_what_is_protected_is_not_even_asked_for(google: Scripted, provider: GcpProvider) -> None:

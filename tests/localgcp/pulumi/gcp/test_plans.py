@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from localgcp.pulumi.gcp.kinds import KINDS
 from localgcp.pulumi.gcp.provider import GcpProvider
+from localgcp.pulumi.gcp.schema import tokens
 from localgcp.pulumi.provider import UNKNOWN, Diff, FileAsset
 
 BUCKET = "gcp:storage/bucket:Bucket"
@@ -254,3 +256,15 @@ def test_the_stacks_configuration_wins_over_the_environment(provider: GcpProvide
     network = {"name": "n"}
     assert diff(provider, NETWORK, network, network, project="configured") == Diff()
     assert provider.check_config({"pollInterval": "soon"})[0].property == "pollInterval"
+
+
+# the types
+
+
+def test_every_type_that_is_described_can_be_managed() -> None:
+    assert set(KINDS) == set(tokens())
+    for kind in KINDS.values():
+        known = set(kind.properties)
+        assert kind.sent_on_update <= known, kind.type
+        assert {path.partition(".")[0] for path in kind.alike} <= known, kind.type
+        assert {name for group in kind.conflicts for name in group} <= known, kind.type
