@@ -105,7 +105,9 @@ def delete(call: Call) -> Any:
 
 def get_iam_policy(call: Call) -> dict[str, Any]:
     _policy_target(call)
-    return call.region.iam.get_policy(call.key)
+    options = call.body.get("options") or {}
+    version = call.query.get("options.requestedPolicyVersion") or options.get("requestedPolicyVersion") or 1
+    return call.region.iam.get_policy(call.key, int(version))
 
 
 def set_iam_policy(call: Call) -> dict[str, Any]:

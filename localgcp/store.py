@@ -58,6 +58,9 @@ Rows = list[sqlite3.Row]
 class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Signing keys and the payloads of secrets are in here.
+        path.touch(mode=0o600)
+        path.chmod(0o600)
         self._connections = threading.local()
         self._all: list[sqlite3.Connection] = []
         self._write_lock = threading.RLock()
