@@ -110,6 +110,8 @@ def prepare(region: "Region", images: ImageStore, workload: Workload, identifier
     )
     program.environment = {
         "LANG": "C.UTF-8",
+        # There is no network namespace either: what a container would open to its own world is open to this machine's.
+        "HOST": "127.0.0.1",
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
         **endpoint_environment(region.settings.api_url),
