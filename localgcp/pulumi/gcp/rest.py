@@ -70,7 +70,7 @@ class Rest:
     """One connection pool for all resources. Safe to use from several threads."""
 
     def __init__(
-        self, *, endpoints: Endpoints, attempts_seconds: float = 60.0, poll_seconds: float | None = None
+        self, *, endpoints: Endpoints, attempts_seconds: float = 30.0, poll_seconds: float | None = None
     ) -> None:
         self.endpoints = endpoints
         self._attempts_seconds = attempts_seconds
