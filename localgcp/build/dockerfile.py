@@ -23,6 +23,7 @@ INSTRUCTIONS = frozenset(
     )
 )
 ASSIGNMENT = re.compile(r"""(?P<name>[^\s=]+)(?P<equals>=(?P<value>(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s])*))?""")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ["/bin/sh", "-c"]
 
 
@@ -321,7 +322,8 @@ class Interpreter:
                 variables[name] = global_arguments[name]
 
     def _carry_out(self, step: Instruction, stage: Stage, arguments: Mapping[str, str]) -> None:
-        variables = {**arguments, **stage.environment}
+        # A base image that is not fetched leaves PATH as every Linux image has it.
+        variables = {"PATH": SYSTEM_PATH, **arguments, **stage.environment}
         value = step.value
         match step.keyword:
             case "RUN":

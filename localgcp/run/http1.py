@@ -148,7 +148,7 @@ class Whole:
 class Request:
     """`target` is path and query as they were sent; header names are in lower case."""
 
-    __slots__ = ("body", "client", "headers", "keep_alive", "method", "scheme", "target")
+    __slots__ = ("body", "client", "headers", "is_http10", "keep_alive", "method", "scheme", "target")
 
     def __init__(
         self,
@@ -160,6 +160,7 @@ class Request:
         scheme: str = "https",
         client: str = "127.0.0.1",
         keep_alive: bool = True,
+        is_http10: bool = False,
     ) -> None:
         self.method = method
         self.target = target
@@ -168,6 +169,8 @@ class Request:
         self.scheme = scheme
         self.client = client
         self.keep_alive = keep_alive
+        #: Knows no chunks: a body without a length ends with the connection.
+        self.is_http10 = is_http10
 
     def header(self, name: bytes) -> bytes | None:
         for key, value in self.headers:
@@ -310,6 +313,7 @@ class Server(_Writer):
             scheme=self._scheme,
             client=self._client,
             keep_alive=self._parser.should_keep_alive(),
+            is_http10=self._parser.get_http_version() == "1.0",
         )
         if request.header(b"expect") == b"100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -364,6 +368,8 @@ class Server(_Writer):
         if not has_length and not bodiless:
             if complete:
                 parts.append(b"content-length: %d\r\n" % len(data))
+            elif request.is_http10:
+                request.keep_alive = False
             else:
                 chunked = True
                 parts.append(b"transfer-encoding: chunked\r\n")

@@ -215,19 +215,14 @@ class Instance:
         """The liveness probe: an instance that fails it often enough is ended, and its fleet starts another."""
         await asyncio.sleep(float(probe.get("initialDelaySeconds", 0)))
         failures = 0
-        while self.ready:
+        while failures < int(probe.get("failureThreshold", 3)):
             await asyncio.sleep(float(probe.get("periodSeconds", 10)))
             is_alive = await (self._answers(probe) if "httpGet" in probe else self._accepts())
-            if not self.ready:
-                return
             failures = 0 if is_alive else failures + 1
-            if failures >= int(probe.get("failureThreshold", 3)):
-                self._system(
-                    "LIVENESS HTTP probe failed too often for the container: the instance is shut down.", "ERROR"
-                )
-                self.ready = False
-                self._on_exit(self)
-                return
+        if self.ready:
+            self._system("LIVENESS probe failed too often for the container: the instance is shut down.", "ERROR")
+            self.ready = False
+            self._on_exit(self)
 
     def _system(self, text: str, severity: str) -> None:
         self._write("run.googleapis.com/varlog/system", {"textPayload": text, "severity": severity})

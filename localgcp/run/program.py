@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localgcp.build.dockerfile import SYSTEM_PATH
 from localgcp.build.images import ImageStore
 from localgcp.endpoints import environment as endpoint_environment
 from localgcp.errors import NotFound
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 #: Marks every process of this region, so that a later localgcp can tell its own orphans from anybody else's.
 MARKER = "LOCALGCP_INSTANCE"
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLOUD_SQL_PERMISSIONS = ("cloudsql.instances.connect", "cloudsql.instances.get")
 #: While the region starts, instances start before its API listens.
 API_PATIENCE_SECONDS = 30.0

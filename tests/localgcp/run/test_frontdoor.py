@@ -1,6 +1,7 @@
 """The load balancer, declared through Compute's API and used like any web site."""
 
 import io
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from googleapiclient import discovery
 from googleapiclient.errors import HttpError
 
 from localgcp import frontdoor
+from localgcp.run.router import POLICY_SECONDS
 from tests.localgcp.fixtures import Region
 from tests.localgcp.run.test_services import deploy, service_of
 
@@ -180,6 +182,21 @@ def test_without_its_service_the_load_balancer_says_404_and_without_a_backend_50
 
     assert gone == 404
     assert httpx.get(edge.url("https")).status_code == 502
+
+
+def test_the_load_balancer_is_no_way_around_the_invoker(edge: Edge, parent: str, region: Region, project: str) -> None:
+    edge.build()
+    services = region.client(run_v2.ServicesClient)
+    service = services.get_service(name=f"{parent}/services/web")
+    service.invoker_iam_disabled = False
+    services.update_service(service=service).result(timeout=30)
+    refused = httpx.get(edge.url("https")).status_code
+
+    region.core.iam.add_binding(f"run/{parent}/services/web", "roles/run.invoker", "allUsers")
+    time.sleep(POLICY_SECONDS)
+
+    assert refused == 403
+    assert httpx.get(edge.url("https")).status_code == 200
 
 
 def test_a_port_is_closed_with_its_rule(edge: Edge, project: str) -> None:

@@ -353,3 +353,42 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
             return
         over.wait(0.05)
     raise AssertionError("it did not happen in time")
+
+
+def test_the_minimum_of_instances_is_kept(region: Region, parent: str, image: str) -> None:
+    service = deploy(region, parent, service_of(image, scaling={"min_instance_count": 1}))
+    fleet = fleet_of(region, service)
+    before = fleet.instances[0].pid
+
+    get(region, service, "/exit?1")
+    wait_for(lambda: len(fleet.ready) == 1 and fleet.instances[0].pid != before)
+
+    assert get(region, service).json()["pid"] == fleet.instances[0].pid
+
+
+def test_an_instance_that_fails_its_liveness_probe_is_replaced(region: Region, parent: str, image: str) -> None:
+    probe = {"http_get": {"path": "/broken"}, "period_seconds": 1, "failure_threshold": 1, "timeout_seconds": 1}
+    service = deploy(region, parent, service_of(image, container={"liveness_probe": probe}))
+    before = fleet_of(region, service).instances[0].pid
+
+    wait_for(lambda: before not in [instance.pid for instance in fleet_of(region, service).instances])
+
+    assert get(region, service).json()["pid"] != before
+
+
+def test_a_new_revision_takes_over_while_the_old_one_finishes(region: Region, parent: str, image: str) -> None:
+    first = deploy(region, parent, service_of(image))
+    wanted = service_of(image, container={"env": [{"name": "V", "value": "2"}]})
+    wanted.name = first.name
+    old = first.latest_ready_revision.rpartition("/")[2]
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(get, region, first, "/slow?2")
+        fleet = fleet_of(region, first)
+        wait_for(lambda: any(instance.in_flight for instance in fleet.instances))
+        region.client(run_v2.ServicesClient).update_service(service=wanted).result(timeout=60)
+        new = get(region, first).json()["environment"]["K_REVISION"]
+        finished = slow.result(timeout=30)
+
+    assert new != old
+    assert (finished.status_code, finished.json()["environment"]["K_REVISION"]) == (200, old)
