@@ -1,7 +1,7 @@
 # Thin: each target prints the command that it runs, and the command works by itself.
 PYTHON := .venv/bin/python
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist worksteal
+PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap up down test test-fast lint types fmt inventory requirements
