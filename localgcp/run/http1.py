@@ -20,6 +20,9 @@ Headers = list[tuple[bytes, bytes]]
 #: A body that nobody reads is held back from this size on.
 HIGH_WATER_BYTES = 256 * 1024
 
+#: An answer of this length at most is written at once.
+ONE_WRITE_BYTES = 64 * 1024
+
 #: RFC 9110, section 7.6.1: these are about one connection, so they end here.
 HOP_BY_HOP = frozenset(
     (
@@ -356,14 +359,22 @@ class Server(_Writer):
 
     async def _write_response(self, request: Request, response: Response) -> None:
         parts = [b"HTTP/1.1 %d %b\r\n" % (response.status, REASONS.get(response.status, b"Unknown"))]
-        has_length = False
+        length: int | None = None
         for name, value in response.headers:
             if name not in HOP_BY_HOP:
-                has_length = has_length or name == b"content-length"
+                if name == b"content-length":
+                    length = int(value)
                 parts.append(b"%b: %b\r\n" % (name, value))
+        has_length = length is not None
         bodiless = request.method == b"HEAD" or response.status in BODILESS
         complete = response.body.complete
         data = response.body.take() if complete else b""
+        if not complete and not bodiless and length is not None and length <= ONE_WRITE_BYTES:
+            # Servers send head and body in two pieces. The client of a small answer gets them in one, and costs one
+            # system call; what streams has no length, or a large one, and is never held back.
+            while piece := await response.body.read():
+                data += piece
+            complete = True
         chunked = False
         if not has_length and not bodiless:
             if complete:
