@@ -14,6 +14,7 @@ from app.validations.engines.limits import MAX_EXPRESSION_LENGTH, MAX_MACRO_DEPT
 from app.validations.engines.results import Finding, Refused, Report, Severity, over_budget
 
 _ENVIRONMENT: Final = cel.NewEnv(variables={"document": cel.Type.DYN})
+_CONDITIONS: Final = cel.NewEnv(variables={"inputs": cel.Type.DYN, "steps": cel.Type.DYN})
 _LITERAL = re.compile(
     r"//[^\n]*+|[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|'(?:[^'\\\n]|\\.)*+'|\"(?:[^\"\\\n]|\\.)*+\")", re.DOTALL
 )
@@ -31,7 +32,10 @@ class Rule:
 
 def validate(document: Any, rules: list[Rule], report: Report, progress: Any) -> None:
     """Add a finding for each rule that does not hold. `progress` is told which rule comes next. Raises: Refused."""
-    compiled = [_compiled(index, rule) for index, rule in enumerate(rules)]
+    compiled = [
+        _compiled(_ENVIRONMENT, rule.expression, f"rules[{index}].expression", f"rule {rule.id!r}")
+        for index, rule in enumerate(rules)
+    ]
     _refuse_unrepresentable(document)
     activation = _ENVIRONMENT.Activation({"document": document})
     for index, (rule, expression) in enumerate(zip(rules, compiled, strict=True)):
@@ -72,32 +76,57 @@ def validate(document: Any, rules: list[Rule], report: Report, progress: Any) ->
         report.add(finding)
 
 
-def _compiled(index: int, rule: Rule) -> cel.Expression:
-    field = f"rules[{index}].expression"
-    if len(rule.expression) > MAX_EXPRESSION_LENGTH:
+def holds(expression: str, variables: dict[str, Any] | None) -> str:
+    """Why a condition over `inputs` and `steps` is not true, or nothing: "false", or an error in words.
+
+    Without variables it is only compiled. Raises: Refused for what is no CEL expression, or costs too much.
+    """
+    compiled = _compiled(_CONDITIONS, expression, "condition", "the condition")
+    if variables is None:
+        return ""
+    _refuse_unrepresentable(variables)
+    try:
+        result = compiled.eval(_CONDITIONS.Activation(variables))
+    except RuntimeError as error:
+        raise over_budget("condition", f"the condition: {error}", "visit fewer elements of lists and maps") from None
+    kind = result.type()
+    if kind == cel.Type.BOOL:
+        return "" if result.value() is True else "false"
+    if kind == cel.Type.ERROR:
+        return f"the condition could not be evaluated: {result.value()}"
+    return f"the condition's result is a {kind.name()}, not a BOOL"
+
+
+def _compiled(environment: cel.Env, expression: str, field: str, name: str) -> cel.Expression:
+    if len(expression) > MAX_EXPRESSION_LENGTH:
         raise over_budget(
             field,
-            f"rule {rule.id!r} has {len(rule.expression)} characters",
+            f"{name} has {len(expression)} characters",
             f"use at most {MAX_EXPRESSION_LENGTH} characters, and several rules",
         )
-    if _macro_depth(rule.expression) > MAX_MACRO_DEPTH:
+    if _macro_depth(expression) > MAX_MACRO_DEPTH:
         raise over_budget(
             field,
-            f"rule {rule.id!r} nests more than {MAX_MACRO_DEPTH} of all, exists, exists_one, filter and map",
+            f"{name} nests more than {MAX_MACRO_DEPTH} of all, exists, exists_one, filter and map",
             f"nest at most {MAX_MACRO_DEPTH} of them",
         )
     try:
-        return _ENVIRONMENT.compile(rule.expression)
+        return environment.compile(expression)
     except RuntimeError as error:
         if "limit" in str(error):
-            raise over_budget(field, f"rule {rule.id!r}: {error}", "nest the expression less deeply") from None
+            raise over_budget(field, f"{name}: {error}", "nest the expression less deeply") from None
         message = str(error).removeprefix("INVALID_ARGUMENT: ").splitlines()[0]
+        known = (
+            "variables are `inputs` and `steps`"
+            if environment is _CONDITIONS
+            else 'document is the variable "document"'
+        )
         raise Refused(
             "bad-rule",
             "The rule is not a CEL expression",
             field=field,
-            detail=f"rule {rule.id!r}: {message}",
-            remedy='correct the expression; the document is the variable "document"',
+            detail=f"{name}: {message}",
+            remedy=f"correct the expression; the {known}",
         ) from None
 
 

@@ -4,13 +4,14 @@ It limits itself before it reads anything. What the limits cannot stop, the pare
 """
 
 import gc
+import json
 import resource
 import signal
 import socket
 from pathlib import Path
 from typing import Any
 
-from app.validations.engines import submission, wire
+from app.validations.engines import cel, submission, wire
 from app.validations.engines.limits import MEMORY_HEADROOM_BYTES
 from app.validations.engines.results import Refused, over_budget
 
@@ -31,7 +32,7 @@ def main() -> None:
         # The parent kills a child that takes too long. Should the parent be gone, the kernel does: the default
         # action of SIGALRM needs no cooperation of the code that hangs.
         signal.setitimer(signal.ITIMER_REAL, float(head["seconds"]) + 5)
-        answer = _answer(link, body, str(head["content_type"]))
+        answer = _answer(link, body, head.get("content_type"))
         signal.setitimer(signal.ITIMER_REAL, 0)
         del body
         # Memory that a large document fragmented does not come back; a fresh child is cheaper.
@@ -41,8 +42,9 @@ def main() -> None:
             return
 
 
-def _answer(link: socket.socket, body: bytes, content_type: str) -> dict[str, Any]:
-    where = "body"
+def _answer(link: socket.socket, body: bytes, content_type: str | None) -> dict[str, Any]:
+    """Of a submission; without a content type, of a condition that the application itself has put into words."""
+    where = "condition" if content_type is None else "body"
 
     def progress(field: str) -> None:
         nonlocal where
@@ -50,6 +52,9 @@ def _answer(link: socket.socket, body: bytes, content_type: str) -> dict[str, An
         wire.send(link, {"at": field})
 
     try:
+        if content_type is None:
+            condition = json.loads(body)
+            return {"why_not": cel.holds(condition["expression"], condition["variables"])}
         report = submission.run(body, content_type, progress)
     except Refused as refused:
         return {"refused": refused.as_dict()}

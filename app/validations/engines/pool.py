@@ -1,6 +1,7 @@
 """A pool of warm sandboxed children. One submission runs in one child; a child that misbehaves is killed, not asked."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -52,7 +53,7 @@ class _Child:
             )
         self.link = ours
 
-    def run(self, body: bytes, content_type: str, wall_clock: timedelta) -> tuple[dict[str, Any], bool]:
+    def run(self, body: bytes, content_type: str | None, wall_clock: timedelta) -> tuple[dict[str, Any], bool]:
         """The answer, and whether the child can be used again. Raises: TimeoutError, EOFError with where it was."""
         deadline = time.monotonic() + wall_clock.total_seconds()
         where = "body"
@@ -104,6 +105,23 @@ class Pool:
 
         Raises: Refused; Busy.
         """
+        answer = self._ask(body, content_type)
+        return Outcome(
+            validator=answer["validator"],
+            filename=answer["filename"],
+            findings=answer["findings"],
+            is_truncated=answer["is_truncated"],
+        )
+
+    def why_not(self, condition: str, variables: dict[str, Any] | None) -> str:
+        """Why a condition does not hold, or nothing; see `cel.holds`.
+
+        Raises: Refused; Busy.
+        """
+        body = json.dumps({"expression": condition, "variables": variables}).encode()
+        return str(self._ask(body, None)["why_not"])
+
+    def _ask(self, body: bytes, content_type: str | None) -> dict[str, Any]:
         with self._place():
             child = self._take()
             reusable = False
@@ -130,12 +148,7 @@ class Pool:
                     child.kill()
         if "refused" in answer:
             raise Refused.from_dict(answer["refused"])
-        return Outcome(
-            validator=answer["validator"],
-            filename=answer["filename"],
-            findings=answer["findings"],
-            is_truncated=answer["is_truncated"],
-        )
+        return answer
 
     def close(self) -> None:
         with self._lock:
