@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localgcp.discovery import Document, Method
+from localgcp.enums import name_by_number
 from localgcp.errors import InvalidArgument
 
 INT_RANGES = {
@@ -165,9 +166,10 @@ class Validator:
 
     def _enum(self, schema: Mapping[str, Any], value: Any, at: str, violations: list[tuple[str, str]]) -> Any:
         names: list[str] = schema["enum"]
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-            # google-cloud-* clients send `$alt=json;enum-encoding=int`: the number is the position in the proto.
-            return names[value]
+        if isinstance(value, int) and not isinstance(value, bool):
+            name = name_by_number(tuple(names)).get(value)
+            if name is not None:
+                return name
         if value == "" or value in names:
             return value
         violations.append((at, f"Invalid value at '{at}' ({schema.get('type', 'enum')}), {_shown(value)}"))
