@@ -56,7 +56,6 @@ def _load(*names: str) -> list[ModuleType]:
     plugin_pb2,
     provider_pb2,
     provider_pb2_grpc,
-    status_pb2,
     engine_pb2,
     engine_pb2_grpc,
 ) = _load(
@@ -65,7 +64,6 @@ def _load(*names: str) -> list[ModuleType]:
     "plugin_pb2",
     "provider_pb2",
     "provider_pb2_grpc",
-    "status_pb2",
     "engine_pb2",
     "engine_pb2_grpc",
 )

@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import empty_pb2
+from google.rpc import status_pb2
 
 from localgcp.pulumi import wire
-from localgcp.pulumi.protocol import GRPC_OPTIONS, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from localgcp.pulumi.protocol import GRPC_OPTIONS, plugin_pb2, provider_pb2, provider_pb2_grpc
 from localgcp.pulumi.provider import Change, CheckFailure, Diff, NotSupported, PartialFailure, ProviderError
 from localgcp.pulumi.provider import ResourceProvider as Provider
 
