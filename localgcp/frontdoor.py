@@ -47,7 +47,7 @@ _doors: "WeakKeyDictionary[Region, FrontDoor]" = WeakKeyDictionary()
 async def open_doors(region: "Region") -> None:
     door = FrontDoor(region)
     _doors[region] = door
-    region.edge = door  # type: ignore[attr-defined]
+    region.edge = door
     await door.reconcile()
 
 

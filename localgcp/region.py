@@ -26,6 +26,7 @@ from localgcp.service import Service
 from localgcp.store import Store
 
 if TYPE_CHECKING:
+    from localgcp.frontdoor import FrontDoor
     from localgcp.run.router import Router
     from localgcp.services.cloudscheduler import Timetable
     from localgcp.tasks.dispatcher import Dispatcher
@@ -50,6 +51,7 @@ class Region:
     """Several projects and locations in one process. Services set the attributes without a value when they start."""
 
     run: "Router"
+    edge: "FrontDoor"
     dispatcher: "Dispatcher"
     timetable: "Timetable"
 
