@@ -17,6 +17,8 @@ from app.workflows.engine import RunWhen
 
 MAX_STEPS: Final = 100
 MAX_TIMEOUT_SECONDS: Final = 24 * 3600
+# Below the dispatch deadline of the queue, after which Cloud Tasks delivers the step again.
+MAX_INLINE_TIMEOUT_SECONDS: Final = 240
 
 # A key is a name in CEL too: `steps.<key>.outputs`.
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -122,7 +124,7 @@ class _Step(_Model):
     run_when: RunWhen = RunWhen.ALL_SUCCEEDED
     may_fail: bool = Field(False, description="Its failure does not fail the run.")
     retry: RetryIn = RetryIn()
-    timeout_seconds: int = Field(60, ge=1, le=600, description="Of one attempt.")
+    timeout_seconds: int = Field(30, ge=1, le=MAX_INLINE_TIMEOUT_SECONDS, description="Of one attempt.")
     inputs: dict[Key, Source] = {}
 
     def as_step(self) -> engine.Step:

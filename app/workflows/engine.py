@@ -137,7 +137,7 @@ class Settlement:
 def settle_failure(
     step: Step, attempt: int, *, is_retryable: bool, wait_at_least: timedelta | None = None
 ) -> Settlement:
-    """After attempt number `attempt` (from 1) failed. `wait_at_least` is what the other side asked for (Retry-After)."""
+    """After attempt number `attempt` (from 1) failed. `wait_at_least`: the other side asked for it (Retry-After)."""
     if not is_retryable or attempt >= step.retry.max_attempts:
         return Settlement(state=StepState.FAILED)
     rest = step.retry.rest_after(attempt)

@@ -1,4 +1,4 @@
-"""The engine's decisions: any order of deliveries, any number of them, any crash comes to what the simple model says."""
+"""The engine's decisions: any order of deliveries, any number, any crash comes to what the simple model says."""
 
 from collections import Counter
 from collections.abc import Callable

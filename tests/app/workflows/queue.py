@@ -1,0 +1,56 @@
+"""A queue in a test's hands: it delivers in any order, as often as it likes, and on as many threads."""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any, ClassVar, Self
+
+from app.leases import LeaseHeld
+from app.queues import QUEUES as SPECS
+from app.tasking import HttpTask, TryLater
+from app.tasking.memory import InMemoryTasks
+from app.workflows.tasks import advance_workflow, run_step
+
+QUEUES = [spec.name for spec in SPECS]
+_TASKS: dict[str, Any] = {"advance-workflow": advance_workflow, "run-step": run_step}
+
+
+@dataclass
+class Queue:
+    tasks: InMemoryTasks
+    current: ClassVar["Queue | None"] = None
+
+    @classmethod
+    def fresh(cls) -> Self:
+        cls.current = queue = cls(InMemoryTasks())
+        return queue
+
+    def take(self) -> list[HttpTask]:
+        return self.tasks.take()
+
+    def until_empty(self, random: Random | None = None) -> int:
+        """Deliver until nothing is left; with `random`, in its order and some of it twice."""
+        delivered = 0
+        while tasks := self.take():
+            if random is not None:
+                tasks += [task for task in tasks if random.random() < 0.4]
+                random.shuffle(tasks)
+            for task in tasks:
+                deliver(task)
+                delivered += 1
+        return delivered
+
+
+def deliver(task: HttpTask) -> bool:
+    """As the worker does, but for the token. False: the queue would come again."""
+    _, route, id_ = task.url.rsplit("/", 2)
+    try:
+        _TASKS[route].call(id_)
+    except (LeaseHeld, TryLater):
+        return False
+    return True
+
+
+def client() -> InMemoryTasks:
+    """What the backend imports."""
+    assert Queue.current is not None
+    return Queue.current.tasks
