@@ -1,5 +1,6 @@
 """The environment, read once. Everything a deployment may set is here, with what to do when it is wrong."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -19,6 +20,7 @@ _REMEDIES = {
     "VALIDIBOT_DATABASE_HOST": "set it to the socket directory, /cloudsql/<connection name>, or to a host",
     "VALIDIBOT_DATABASE_NAME": "set it to the name of the database",
     "VALIDIBOT_DATABASE_USER": "set it to the service account's email without .gserviceaccount.com",
+    "VALIDIBOT_WORKER_URL": "set it to the worker's address, https://validibot-worker-<number>.<location>.run.app",
     "GOOGLE_CLOUD_PROJECT": "set it to the id of the project that the stack lives in",
 }
 
@@ -57,7 +59,27 @@ class Environment(BaseSettings):
     # Used only without a media bucket: with a plain Postgres on a developer's machine, and in tests.
     media_directory: Path = Field(Path("media"), validation_alias="VALIDIBOT_MEDIA_DIRECTORY")
 
+    # The queues. Without a worker, tasks run in the process that enqueues them: on a developer's machine, and in tests.
+    location: str = Field("", validation_alias="VALIDIBOT_LOCATION")
+    worker_url: str = Field("", validation_alias="VALIDIBOT_WORKER_URL")
+    tasks_service_account: str = Field("", validation_alias="VALIDIBOT_TASKS_SERVICE_ACCOUNT")
+    scheduler_service_account: str = Field("", validation_alias="VALIDIBOT_SCHEDULER_SERVICE_ACCOUNT")
+    # `id1:base64,id0:base64`, the newest first: what compute signs its callbacks with.
+    callback_keys: SecretStr | None = Field(None, validation_alias="VALIDIBOT_CALLBACK_KEYS")
+    # An EC P-256 or Ed25519 private key, PEM, that credentials are signed with. Without one, no credential is issued.
+    credential_key: SecretStr | None = Field(None, validation_alias="VALIDIBOT_CREDENTIAL_KEY")
+    slack_endpoint: Text = Field("https://hooks.slack.com", validation_alias="VALIDIBOT_SLACK_ENDPOINT")
+    cloud_tasks_endpoint: Text = Field(
+        "https://cloudtasks.googleapis.com/v2/", validation_alias="GOOGLE_CLOUD_TASKS_CUSTOM_ENDPOINT"
+    )
+    oauth2_endpoint: Text = Field(
+        "https://www.googleapis.com/oauth2/", validation_alias="GOOGLE_OAUTH2_CUSTOM_ENDPOINT"
+    )
+
+    submission_retention_days: int = Field(30, validation_alias="VALIDIBOT_SUBMISSION_RETENTION_DAYS", ge=1)
+    sync_max_bytes: int = Field(512 * 1024, validation_alias="VALIDIBOT_SYNC_MAX_BYTES", ge=0)
     api_requests_per_hour: int = Field(1000, validation_alias="VALIDIBOT_API_REQUESTS_PER_HOUR", ge=1)
+    runs_per_minute: int = Field(60, validation_alias="VALIDIBOT_RUNS_PER_MINUTE", ge=1)
     validator_processes: int = Field(2, validation_alias="VALIDIBOT_VALIDATOR_PROCESSES", ge=1, le=32)
 
     @field_validator("public_host")
@@ -66,6 +88,13 @@ class Environment(BaseSettings):
         if "/" in host or ":" in host or host != host.lower():
             raise ValueError("must be a host name in lower case, without scheme, port or path")
         return host
+
+    @field_validator("worker_url")
+    @classmethod
+    def _is_an_origin(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?", url):
+            raise ValueError("must be the worker's address, https://<host>, without a path: it is the tokens' audience")
+        return url
 
     @field_validator("database_row_users", mode="before")
     @classmethod
@@ -80,6 +109,23 @@ class Environment(BaseSettings):
             # A deployment that logs in with a token is on Google Cloud, where a directory is lost with its instance.
             raise ValueError("VALIDIBOT_MEDIA_BUCKET is not set: set it to the region's media bucket")
         return self
+
+    @model_validator(mode="after")
+    def _queues_have_a_worker(self) -> Self:
+        # The worker must know its callers: without, it starts for nobody rather than for everybody.
+        is_deployed = self.database_password is None and self.role == "web"
+        missing = [name for name, field in _QUEUEING.items() if not getattr(self, field)]
+        if missing and (self.role == "worker" or is_deployed or len(missing) < len(_QUEUEING)):
+            raise ValueError(f"{', '.join(missing)} not set: the queues need a location, the worker and its callers")
+        return self
+
+
+_QUEUEING = {
+    "VALIDIBOT_LOCATION": "location",
+    "VALIDIBOT_WORKER_URL": "worker_url",
+    "VALIDIBOT_TASKS_SERVICE_ACCOUNT": "tasks_service_account",
+    "VALIDIBOT_SCHEDULER_SERVICE_ACCOUNT": "scheduler_service_account",
+}
 
 
 def exit_on_unusable_environment() -> None:

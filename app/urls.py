@@ -4,7 +4,7 @@
 """
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from app.settings import env
 
@@ -19,3 +19,6 @@ if env.role == "web":
         path("admin/", admin.site.urls),
         path("api/", api.urls),
     ]
+
+if env.role == "worker":
+    urlpatterns += [path("internal/", include("app.internal.urls"))]

@@ -11,10 +11,12 @@ from infra.components.images import Images, ImagesArgs
 from infra.components.jobs import Jobs, JobsArgs
 from infra.components.network import Network, NetworkArgs
 from infra.components.project import Project, ProjectArgs
+from infra.components.queues import Queues, QueuesArgs
+from infra.components.schedules import Schedules, SchedulesArgs
 from infra.components.secrets import Secrets, SecretsArgs
 from infra.components.services import Services, ServicesArgs
 from infra.components.storage import Storage, StorageArgs
-from infra.components.workload import AppArgs
+from infra.components.workload import CALLBACK_WORKLOADS, AppArgs
 from infra.settings import StackSettings
 
 
@@ -45,6 +47,9 @@ class RegionalStack(pulumi.ComponentResource):
                 labels=settings.labels,
                 django_key_readers={
                     workload: identity.member_by_workload[workload] for workload in ("web", "worker", "migrate")
+                },
+                callback_key_readers={
+                    workload: identity.member_by_workload[workload] for workload in CALLBACK_WORKLOADS
                 },
             ),
             in_project,
@@ -77,6 +82,19 @@ class RegionalStack(pulumi.ComponentResource):
             ),
             in_project,
         )
+        queues = Queues(
+            "queues",
+            QueuesArgs(
+                project=project_id,
+                location=location,
+                deletion_protection=settings.deletion_protection,
+                member_by_workload=identity.member_by_workload,
+                tasks_account=identity.account_by_workload["tasks"],
+            ),
+            in_project,
+        )
+        # Known before the worker exists, which names it in its own environment (Cloud Run, "Deterministic URLs").
+        worker_url = pulumi.Output.format("https://validibot-worker-{0}.{1}.run.app", storage.project_number, location)
         images = Images(
             "images",
             ImagesArgs(
@@ -104,8 +122,12 @@ class RegionalStack(pulumi.ComponentResource):
             user_by_workload=database.user_by_workload,
             bucket_by_purpose=storage.bucket_by_purpose,
             django_key=secrets.django_key,
+            callback_keys=secrets.callback_keys,
+            location=location,
+            worker_url=worker_url,
+            email_by_workload=identity.email_by_workload,
         )
-        allowed = [*identity.database_grants, *secrets.readers, *storage.grants, *database.users]
+        allowed = [*identity.database_grants, *secrets.readers, *storage.grants, *database.users, *queues.grants]
         jobs = Jobs(
             "jobs",
             JobsArgs(
@@ -134,6 +156,18 @@ class RegionalStack(pulumi.ComponentResource):
             ),
             in_project,
         )
+        schedules = Schedules(
+            "schedules",
+            SchedulesArgs(
+                project=project_id,
+                location=location,
+                time_zone=settings.region.time_zone,
+                worker_url=worker_url,
+                scheduler_email=identity.email_by_workload["scheduler"],
+            ),
+            # What they call must be there, and let them in.
+            pulumi.ResourceOptions(parent=self, depends_on=[project, services]),
+        )
         edge = Edge(
             "edge",
             EdgeArgs(
@@ -160,6 +194,9 @@ class RegionalStack(pulumi.ComponentResource):
                 role: {"name": services.name_by_role[role], "uri": services.uri_by_role[role]}
                 for role in ("web", "worker")
             },
+            "worker_url": worker_url,
+            "queues": queues.path_by_name,
+            "schedules": schedules.name_by_schedule,
             "jobs": jobs.name_by_purpose,
             "buckets": storage.bucket_by_purpose,
             "database": {

@@ -5,6 +5,7 @@ from typing import Any
 
 from app import logs
 from app.environment import load
+from app.queues import QUEUES
 
 env = load()
 
@@ -25,13 +26,25 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django_tasks",
     "ninja",
+    "app.callbacks",
+    "app.dead_letters",
+    "app.idempotency",
     "app.organizations",
+    "app.simulations",
     "app.validations",
     "app.web",
+    "app.workflows",
 ]
 
-MIDDLEWARE = [
+# The worker has no visitors: no sessions, no forms, no pages.
+_INTERNAL_MIDDLEWARE = [
+    "app.web.middleware.request_log",
+    "app.web.middleware.health",
+    "django.middleware.security.SecurityMiddleware",
+]
+_PUBLIC_MIDDLEWARE = [
     "app.web.middleware.request_log",
     # Before everything that looks at the host: a probe asks by address.
     "app.web.middleware.health",
@@ -44,6 +57,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+MIDDLEWARE = _INTERNAL_MIDDLEWARE if env.role == "worker" else _PUBLIC_MIDDLEWARE
 
 TEMPLATES = [
     {
@@ -106,6 +120,22 @@ DATABASES: dict[str, dict[str, Any]] = {
             },
         },
     }
+}
+
+# --- Tasks. What is enqueued is an id; the row is what counts.
+TASKS: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "app.tasking.backends.CloudTasksBackend",
+        "QUEUES": [spec.name for spec in QUEUES],
+        "OPTIONS": {
+            "client": "app.cloud.tasks.client",
+            "url": env.worker_url,
+            "service_account": env.tasks_service_account,
+            "dispatch_deadline_seconds": {spec.name: spec.dispatch_deadline_seconds for spec in QUEUES},
+        },
+    }
+    if env.worker_url
+    else {"BACKEND": "app.tasking.backends.ImmediateBackend", "QUEUES": [spec.name for spec in QUEUES]}
 }
 
 # --- Files. Nobody reads media by URL: the application streams it, or signs an address for minutes.

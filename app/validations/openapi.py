@@ -93,3 +93,18 @@ SUBMISSION: Final[dict[str, Any]] = {
         },
     },
 }
+
+IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "For 24 hours, a second request with this key is answered with what the first one made.",
+}
+PREFER: Final[dict[str, Any]] = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "`respond-async` (RFC 7240): answer 202 at once.",
+}

@@ -5,12 +5,17 @@ the operator, into a version that the operator adds.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import pulumi
 import pulumi_gcp as gcp
 import pulumi_random as random
 
 from infra.components.component import Component
+
+# Callbacks are signed with the first and accepted with each. To rotate, put a new id in front; take the old one out
+# when nothing that was started with it can call back any more.
+CALLBACK_KEY_IDS: Final = ("k1",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +25,8 @@ class SecretsArgs:
     labels: dict[str, str]
     django_key_readers: dict[str, pulumi.Output[str]]
     """Workload to member. Each gets the one secret, not the project's."""
+
+    callback_key_readers: dict[str, pulumi.Output[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,7 @@ class PinnedSecret:
 
 class Secrets(Component):
     django_key: PinnedSecret
+    callback_keys: PinnedSecret
     break_glass_password: pulumi.Output[str]
     """The payload, a Pulumi secret: the database component sets it. Everybody else reads Secret Manager."""
 
@@ -54,6 +62,15 @@ class Secrets(Component):
         # No reader: the operator grants themselves access when the glass is broken, and the audit log shows it.
         self.keep("database-break-glass-password", password.result, {})
         self.break_glass_password = password.result
+        keys = [
+            random.RandomBytes(f"{name}-callback-key-{key_id}", length=32, opts=self.child).base64.apply(
+                lambda value, key_id=key_id: f"{key_id}:{value}"
+            )
+            for key_id in CALLBACK_KEY_IDS
+        ]
+        self.callback_keys = self.keep(
+            "callback-keys", pulumi.Output.secret(pulumi.Output.all(*keys).apply(",".join)), args.callback_key_readers
+        )
         self.register_outputs({"django_key_version": self.django_key.version})
 
     def keep(self, secret_id: str, payload: pulumi.Output[str], readers: dict[str, pulumi.Output[str]]) -> PinnedSecret:

@@ -34,7 +34,14 @@ class Services(Component):
         super().__init__(name, opts)
         self.args = args
         web = self.serve("web", args.web, ingress="INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER")
-        worker = self.serve("worker", args.worker, ingress="INGRESS_TRAFFIC_INTERNAL_ONLY")
+        worker = self.serve(
+            "worker",
+            args.worker,
+            ingress="INGRESS_TRAFFIC_INTERNAL_ONLY",
+            # The worker's tokens are for this address, which its own environment names. It is one of the service's
+            # addresses anyway; stated as an audience, it does not matter which of them Google calls the first.
+            custom_audiences=[args.app.worker_url],
+        )
         # The site is public; what is not, the app itself asks a key for. Ingress lets only the load balancer through.
         self.invoke("web", web, "public", "allUsers")
         for workload in ("tasks", "scheduler"):
@@ -44,7 +51,13 @@ class Services(Component):
         self.uri_by_role = {role: service.uri for role, service in services.items()}
         self.register_outputs({"name_by_role": self.name_by_role, "uri_by_role": self.uri_by_role})
 
-    def serve(self, role: str, settings: ServiceSettings, ingress: str) -> gcp.cloudrunv2.Service:
+    def serve(
+        self,
+        role: str,
+        settings: ServiceSettings,
+        ingress: str,
+        custom_audiences: list[pulumi.Input[str]] | None = None,
+    ) -> gcp.cloudrunv2.Service:
         args, app = self.args, self.args.app
         return gcp.cloudrunv2.Service(
             f"validibot-{role}",
@@ -52,6 +65,7 @@ class Services(Component):
             project=app.project,
             location=args.location,
             ingress=ingress,
+            custom_audiences=custom_audiences,
             # Stated, because an unset stage comes back as what Google worked out and is then a difference.
             launch_stage="GA",
             deletion_protection=args.deletion_protection,

@@ -64,6 +64,9 @@ class Storage(Component):
     grants: list[pulumi.Resource]
     """What a workload has to wait for before it can use its buckets."""
 
+    project_number: pulumi.Output[int]
+    """As Google answers it with a bucket. Asking for it in any other way is a call during the preview."""
+
     def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, opts)
         self.bucket_by_purpose = {}
@@ -88,6 +91,7 @@ class Storage(Component):
                 opts=self.child_with(pulumi.ResourceOptions(protect=protected)),
             )
             self.bucket_by_purpose[purpose] = bucket.name
+            self.project_number = bucket.project_number
             for workload, role in spec.grants.items():
                 grant = gcp.storage.BucketIAMMember(
                     f"{name}-{purpose}-{workload}",

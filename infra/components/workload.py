@@ -8,6 +8,8 @@ import pulumi
 from infra.components.secrets import PinnedSecret
 
 CLOUD_SQL_MOUNT = "/cloudsql"
+# Who signs callback addresses and checks callbacks.
+CALLBACK_WORKLOADS = ("web", "worker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,10 @@ class AppArgs:
     user_by_workload: dict[str, pulumi.Output[str]]
     bucket_by_purpose: dict[str, pulumi.Output[str]]
     django_key: PinnedSecret
+    callback_keys: PinnedSecret
+    location: str
+    worker_url: pulumi.Output[str]
+    email_by_workload: dict[str, pulumi.Output[str]]
 
     def environment(self, role: str, workload: str, **more: pulumi.Input[str]) -> list[Any]:
         """`role` is what the image is started as, `workload` the account it runs as."""
@@ -36,20 +42,32 @@ class AppArgs:
             "VALIDIBOT_DATABASE_HOST": self.connection_name.apply(lambda name: f"{CLOUD_SQL_MOUNT}/{name}"),
             "VALIDIBOT_DATABASE_NAME": self.database_name,
             "VALIDIBOT_DATABASE_USER": self.user_by_workload[workload],
+            "VALIDIBOT_LOCATION": self.location,
             "VALIDIBOT_LOG_LEVEL": self.log_level,
             "VALIDIBOT_MEDIA_BUCKET": self.bucket_by_purpose["media"],
             "VALIDIBOT_PUBLIC_HOST": self.public_host,
             "VALIDIBOT_RELEASE": self.release,
             "VALIDIBOT_ROLE": role,
+            "VALIDIBOT_SCHEDULER_SERVICE_ACCOUNT": self.email_by_workload["scheduler"],
             "VALIDIBOT_STATIC_BUCKET": self.bucket_by_purpose["static"],
+            "VALIDIBOT_TASKS_SERVICE_ACCOUNT": self.email_by_workload["tasks"],
+            "VALIDIBOT_WORKER_URL": self.worker_url,
             **more,
         }
-        secret = {
-            "secret_key_ref": {"secret": self.django_key.secret, "version": self.django_key.version},
-        }
+        secret = {"DJANGO_SECRET_KEY": self.django_key}
+        if workload in CALLBACK_WORKLOADS:
+            secret["VALIDIBOT_CALLBACK_KEYS"] = self.callback_keys
         # Sorted: Cloud Run answers in its own order, and a diff of two orders would never end.
         return [
-            {"name": "DJANGO_SECRET_KEY", "value_source": secret},
+            *(
+                {
+                    "name": name,
+                    "value_source": {
+                        "secret_key_ref": {"secret": secret[name].secret, "version": secret[name].version}
+                    },
+                }
+                for name in sorted(secret)
+            ),
             *({"name": name, "value": clear[name]} for name in sorted(clear)),
         ]
 

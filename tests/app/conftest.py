@@ -17,8 +17,12 @@ import pytest
 
 from tests.app.environment import environment
 from tests.app.postgres import Postgres
+from tests.app.tokens import Issuer, issuing
 
 POSTGRES = Postgres.reserve()
+_ISSUING = issuing()
+ISSUER = _ISSUING.__enter__()
+atexit.register(_ISSUING.__exit__, None, None, None)
 MEDIA = Path(tempfile.mkdtemp(prefix="vb-media-", dir="/tmp"))
 atexit.register(shutil.rmtree, MEDIA, ignore_errors=True)
 atexit.register(POSTGRES.destroy)
@@ -26,14 +30,17 @@ atexit.register(POSTGRES.destroy)
 # Replaced as a whole: a developer's shell must not decide what the tests mean.
 for name in [name for name in os.environ if name.startswith(("VALIDIBOT_", "WEB_"))]:
     del os.environ[name]
-os.environ.update(environment(POSTGRES.directory, MEDIA))
+os.environ.update(environment(POSTGRES.directory, MEDIA) | {"GOOGLE_OAUTH2_CUSTOM_ENDPOINT": ISSUER.url})
 django.setup()
 
 from django.test import Client  # noqa: E402
+from django_tasks import task_backends  # noqa: E402
 
 from app.organizations.models import ApiKey, ApiKeyText, Organization  # noqa: E402
 from app.regions import DataRegion  # noqa: E402
+from app.tasking.memory import InMemoryTasks  # noqa: E402
 from app.validations.sandbox import pool  # noqa: E402
+from tests.app.worker import Worker  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +59,25 @@ def django_db_modify_db_settings(postgres: Postgres) -> None:
 def sandbox() -> Iterator[None]:
     yield
     pool().close()
+
+
+@pytest.fixture(autouse=True)
+def queues() -> Iterator[InMemoryTasks]:
+    """Cloud Tasks, in memory: what was enqueued is in `queues.tasks`, and nothing is delivered by itself."""
+    backend: Any = task_backends["default"]
+    backend.client = InMemoryTasks()
+    yield backend.client
+    del backend.client
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return ISSUER
+
+
+@pytest.fixture
+def worker(queues: InMemoryTasks) -> Worker:
+    return Worker(queues)
 
 
 @pytest.fixture

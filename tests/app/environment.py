@@ -3,6 +3,10 @@
 from pathlib import Path
 
 from tests.app.postgres import ADMIN
+from tests.app.tokens import SCHEDULER, TASKS, WORKER_URL
+
+# Nobody listens on the discard port: a test that means to reach Google's APIs says where they are.
+NOWHERE = "http://127.0.0.1:9"
 
 
 def environment(database: Path, media: Path) -> dict[str, str]:
@@ -18,5 +22,12 @@ def environment(database: Path, media: Path) -> dict[str, str]:
         "VALIDIBOT_DATABASE_USER": ADMIN,
         "VALIDIBOT_DATABASE_PASSWORD": ADMIN,
         "VALIDIBOT_MEDIA_DIRECTORY": str(media),
+        "VALIDIBOT_LOCATION": "australia-southeast1",
+        "VALIDIBOT_WORKER_URL": WORKER_URL,
+        "VALIDIBOT_TASKS_SERVICE_ACCOUNT": TASKS,
+        "VALIDIBOT_SCHEDULER_SERVICE_ACCOUNT": SCHEDULER,
+        "VALIDIBOT_CALLBACK_KEYS": "k1:Y2FsbGJhY2sta2V5LWZvci10ZXN0cy0wMTIzNDU2Nzg5",
+        "GOOGLE_CLOUD_TASKS_CUSTOM_ENDPOINT": f"{NOWHERE}/cloudtasks/v2/",
+        "GOOGLE_OAUTH2_CUSTOM_ENDPOINT": f"{NOWHERE}/oauth2/",
         "DJANGO_SECRET_KEY": "a-key-for-tests-that-protects-nothing-at-all-0123456789",
     }

@@ -92,7 +92,7 @@ def test_the_openapi_documents_examples_are_valid_submissions(db: None) -> None:
         name: (name, []) for name in ("json-schema", "xml-schema", "cel")
     }
     answers = document["paths"]["/api/validations"]["post"]["responses"].keys()
-    assert answers == {"201", "400", "401", "403", "413", "415", "422", "429", "503"}
+    assert answers == {"201", "202", "400", "401", "403", "409", "413", "415", "422", "429", "503"}
 
 
 def test_the_admin_shows_jobs_and_changes_none(api_key: ApiKey, submit: Any) -> None:

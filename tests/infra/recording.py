@@ -38,6 +38,10 @@ def computed(args: MockResourceArgs) -> dict[str, Any]:
             return {"version": "1"}
         case "gcp:cloudrunv2/service:Service":
             return {"uri": f"https://{inputs['name']}-123456789012.{inputs['location']}.run.app"}
+        case "gcp:storage/bucket:Bucket":
+            return {"projectNumber": 123456789012}
+        case "random:index/randomBytes:RandomBytes":
+            return {"base64": f"value-of-{args.name}"}
         case "gcp:compute/globalAddress:GlobalAddress":
             return {"address": "203.0.113.20"}
         case "gcp:certificatemanager/dnsAuthorization:DnsAuthorization":

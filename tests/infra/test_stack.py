@@ -70,6 +70,8 @@ def test_what_cannot_be_made_again_is_protected() -> None:
         "database-database",
         "storage-media",
         "storage-backups",
+        *(f"queues-{queue}" for queue in ("validations", "workflows", "simulations", "webhooks")),
+        *(f"queues-{queue}-dead-letters" for queue in ("validations", "workflows", "simulations", "webhooks")),
     }
 
 
@@ -88,7 +90,8 @@ def test_each_workload_has_exactly_its_grants() -> None:
         if "member" in r.inputs
     }
 
-    assert grants == {
+    queueing = {grant for grant in grants if grant[1].startswith("cloudtasks.")}
+    assert grants - queueing == {
         ("allUsers", "run.invoker", "validibot-web-public-invokes"),
         ("allUsers", "storage.objectViewer", "storage-static-public"),
         ("validibot-backup", "storage.objectUser", "storage-backups-backup"),
@@ -104,14 +107,45 @@ def test_each_workload_has_exactly_its_grants() -> None:
         ("validibot-web", "cloudsql.client", "identity-web-client"),
         ("validibot-web", "cloudsql.instanceUser", "identity-web-instanceUser"),
         ("validibot-web", "iam.serviceAccountTokenCreator", "identity-web-signs"),
+        ("validibot-web", "iam.serviceAccountUser", "queues-web-acts-as-tasks"),
+        ("validibot-web", "secretmanager.secretAccessor", "callback-keys-web"),
         ("validibot-web", "secretmanager.secretAccessor", "django-secret-key-web"),
         ("validibot-web", "storage.objectUser", "storage-media-web"),
         ("validibot-worker", "cloudsql.client", "identity-worker-client"),
         ("validibot-worker", "cloudsql.instanceUser", "identity-worker-instanceUser"),
         ("validibot-worker", "iam.serviceAccountTokenCreator", "identity-worker-signs"),
+        ("validibot-worker", "iam.serviceAccountUser", "queues-worker-acts-as-tasks"),
+        ("validibot-worker", "secretmanager.secretAccessor", "callback-keys-worker"),
         ("validibot-worker", "secretmanager.secretAccessor", "django-secret-key-worker"),
         ("validibot-worker", "storage.objectUser", "storage-media-worker"),
     }
+    assert queueing == {
+        (f"validibot-{workload}", f"cloudtasks.{role}", f"queues-{queue}-{workload}-{role}")
+        for queue in ("validations", "workflows", "simulations", "webhooks")
+        for workload, role in (("web", "enqueuer"), ("worker", "enqueuer"), ("worker", "viewer"))
+    } | {
+        ("validibot-worker", f"cloudtasks.{role}", f"queues-{queue}-dead-letters-worker-{role}")
+        for queue in ("validations", "workflows", "simulations", "webhooks")
+        for role in ("enqueuer", "viewer", "taskDeleter")
+    }
+
+
+def test_the_worker_is_told_the_address_that_its_tokens_are_for() -> None:
+    worker = au()["validibot-worker"].inputs
+    environment = {env["name"]: env.get("value") for env in worker["template"]["containers"][0]["envs"]}
+    url = "https://validibot-worker-123456789012.australia-southeast1.run.app"
+
+    assert environment["VALIDIBOT_WORKER_URL"] == url
+    assert worker["customAudiences"] == [url]
+    assert environment["VALIDIBOT_TASKS_SERVICE_ACCOUNT"] == "validibot-tasks@validibot-au.iam.gserviceaccount.com"
+
+
+def test_nothing_is_scheduled_before_the_worker_lets_the_scheduler_in() -> None:
+    assert waits_for("schedules-re-enqueue-pending") >= {"validibot-worker", "validibot-worker-scheduler-invokes"}
+
+
+def test_a_revision_starts_when_it_may_enqueue() -> None:
+    assert waits_for("validibot-web") >= {"queues-validations-web-enqueuer", "queues-web-acts-as-tasks"}
 
 
 def test_only_the_migrate_account_owns_the_schema() -> None:

@@ -32,7 +32,7 @@ def main() -> None:
         # The parent kills a child that takes too long. Should the parent be gone, the kernel does: the default
         # action of SIGALRM needs no cooperation of the code that hangs.
         signal.setitimer(signal.ITIMER_REAL, float(head["seconds"]) + 5)
-        answer = _answer(link, body, head.get("content_type"))
+        answer = _answer(link, body, head.get("content_type"), is_outline=bool(head.get("is_outline")))
         signal.setitimer(signal.ITIMER_REAL, 0)
         del body
         # Memory that a large document fragmented does not come back; a fresh child is cheaper.
@@ -42,7 +42,7 @@ def main() -> None:
             return
 
 
-def _answer(link: socket.socket, body: bytes, content_type: str | None) -> dict[str, Any]:
+def _answer(link: socket.socket, body: bytes, content_type: str | None, *, is_outline: bool) -> dict[str, Any]:
     """Of a submission; without a content type, of a condition that the application itself has put into words."""
     where = "condition" if content_type is None else "body"
 
@@ -55,7 +55,7 @@ def _answer(link: socket.socket, body: bytes, content_type: str | None) -> dict[
         if content_type is None:
             condition = json.loads(body)
             return {"why_not": cel.holds(condition["expression"], condition["variables"])}
-        report = submission.run(body, content_type, progress)
+        report = submission.outline(body, content_type) if is_outline else submission.run(body, content_type, progress)
     except Refused as refused:
         return {"refused": refused.as_dict()}
     except MemoryError:

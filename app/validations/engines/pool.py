@@ -27,6 +27,14 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What a submission asks for: known before it is done."""
+
+    validator: str
+    filename: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a child answered: plain values, ready to be stored."""
 
@@ -53,13 +61,16 @@ class _Child:
             )
         self.link = ours
 
-    def run(self, body: bytes, content_type: str | None, wall_clock: timedelta) -> tuple[dict[str, Any], bool]:
+    def run(
+        self, body: bytes, content_type: str | None, wall_clock: timedelta, *, is_outline: bool = False
+    ) -> tuple[dict[str, Any], bool]:
         """The answer, and whether the child can be used again. Raises: TimeoutError, EOFError with where it was."""
         deadline = time.monotonic() + wall_clock.total_seconds()
         where = "body"
         try:
             self.link.settimeout(wall_clock.total_seconds())
-            wire.send(self.link, {"content_type": content_type, "seconds": wall_clock.total_seconds()}, body)
+            seconds = wall_clock.total_seconds()
+            wire.send(self.link, {"content_type": content_type, "seconds": seconds, "is_outline": is_outline}, body)
             while True:
                 self.link.settimeout(max(0.001, deadline - time.monotonic()))
                 answer, _ = wire.receive(self.link, limit=_MAX_ANSWER_BYTES)
@@ -121,12 +132,20 @@ class Pool:
         body = json.dumps({"expression": condition, "variables": variables}).encode()
         return str(self._ask(body, None)["why_not"])
 
-    def _ask(self, body: bytes, content_type: str | None) -> dict[str, Any]:
+    def outline(self, body: bytes, content_type: str) -> Outline:
+        """What a submission asks for, without doing it.
+
+        Raises: Refused; Busy.
+        """
+        answer = self._ask(body, content_type, is_outline=True)
+        return Outline(validator=answer["validator"], filename=answer["filename"])
+
+    def _ask(self, body: bytes, content_type: str | None, *, is_outline: bool = False) -> dict[str, Any]:
         with self._place():
             child = self._take()
             reusable = False
             try:
-                answer, reusable = child.run(body, content_type, self.wall_clock)
+                answer, reusable = child.run(body, content_type, self.wall_clock, is_outline=is_outline)
             except TimeoutError as error:
                 seconds = self.wall_clock.total_seconds()
                 raise over_budget(

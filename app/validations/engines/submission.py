@@ -56,9 +56,27 @@ class _Submission:
         return self.parts[name]
 
 
+def outline(body: bytes, content_type: str) -> Report:
+    """Parse one submission as far as to know what it asks for. Raises: Refused."""
+    _, report = _outlined(body, content_type)
+    return report
+
+
 def run(body: bytes, content_type: str, progress: Callable[[str], None]) -> Report:
     """Parse and validate one submission. `progress` is told what is being worked on. Raises: Refused."""
     progress("body")
+    submission, report = _outlined(body, content_type)
+    if report.validator is Validator.XML_SCHEMA:
+        schema = submission.text("schema", xmlschema.decode)
+        document = submission.text("document", xmlschema.decode)
+        progress("document")
+        xmlschema.validate(document, schema, report)
+    else:
+        _run_json(submission, report.validator, report, progress)
+    return report
+
+
+def _outlined(body: bytes, content_type: str) -> tuple[_Submission, Report]:
     submission = _parsed(body, content_type)
     for name in submission.parts.keys() - _FIELDS:
         raise _invalid(name[:100], "is not a field", f"send only {_NAMES}")
@@ -71,14 +89,7 @@ def run(body: bytes, content_type: str, progress: Callable[[str], None]) -> Repo
     unused = "schema" if validator is Validator.CEL else "rules"
     if unused in submission.parts:
         raise _invalid(unused, f"does not belong to {validator.value}", f"leave {unused!r} out")
-    if validator is Validator.XML_SCHEMA:
-        schema = submission.text("schema", xmlschema.decode)
-        document = submission.text("document", xmlschema.decode)
-        progress("document")
-        xmlschema.validate(document, schema, report)
-    else:
-        _run_json(submission, validator, report, progress)
-    return report
+    return submission, report
 
 
 def _run_json(submission: _Submission, validator: Validator, report: Report, progress: Callable[[str], None]) -> None:

@@ -1,0 +1,10 @@
+"""Every task that Cloud Tasks delivers: what has an address below `/internal/`, and what can be requeued."""
+
+from typing import Any, Final, cast
+
+from app.tasking import CloudTask
+from app.validations.tasks import run_validation
+from app.workflows.tasks import advance_workflow, run_step
+
+TASKS: Final = cast("tuple[CloudTask[Any, Any], ...]", (run_validation, advance_workflow, run_step))
+TASK_BY_ROUTE: Final = {task.route: task for task in TASKS}
