@@ -54,6 +54,8 @@ class Organization(models.Model):
 class Scope(models.TextChoices):
     READ = "validations:read"
     WRITE = "validations:write"
+    WORKFLOWS_READ = "workflows:read"
+    WORKFLOWS_WRITE = "workflows:write"
 
 
 def every_scope() -> list[str]:

@@ -87,12 +87,12 @@ class ValidatorConfig(_Model):
 
 class WebhookConfig(_Model):
     action: Literal[ActionKind.WEBHOOK]
-    url: Annotated[str, StringConstraints(pattern=r"^https://[^\s]+$", max_length=2000)]
+    url: Annotated[str, StringConstraints(pattern=r"^https://[!-~]+$", max_length=2000)]
 
 
 class SlackConfig(_Model):
     action: Literal[ActionKind.SLACK]
-    webhook_url: Annotated[str, StringConstraints(pattern=r"^https://[^\s]+$", max_length=500)] = Field(
+    webhook_url: Annotated[str, StringConstraints(pattern=r"^https://[!-~]+$", max_length=500)] = Field(
         description="An incoming webhook. It is a secret: answers show its host only."
     )
     text: str = Field(

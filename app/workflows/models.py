@@ -7,6 +7,7 @@ Locks are always taken in the order run, step run, simulation job.
 """
 
 from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
 
 from django.db import models
 from django.db.models import Q
@@ -113,6 +114,15 @@ class WorkflowStepDefinition(models.Model):
     def document(self) -> dict[str, Any]:
         """As its author wrote it, with every default."""
         return {name: getattr(self, name) for name in _ENGINE_COLUMNS} | self.settings
+
+    @property
+    def masked_document(self) -> dict[str, Any]:
+        """The document without what would let its reader act in the author's name."""
+        document = self.document
+        if "webhook_url" in document["config"]:
+            host = urlsplit(document["config"]["webhook_url"]).netloc
+            document["config"] = document["config"] | {"webhook_url": f"https://{host}/…"}
+        return document
 
     @property
     def definition(self) -> AnyStep:
