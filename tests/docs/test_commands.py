@@ -14,6 +14,7 @@ def test_a_command_that_is_shown_prints_what_is_shown(block: Block, shell: Shell
     shell.run(block)
 
 
+@pytest.mark.xdist_group("docs-region")
 @pytest.mark.parametrize(
     "file",
     sorted({block.file for block in blocks.all_blocks("served")}),

@@ -11,8 +11,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 #: Addresses of hosts that examples may name: their owners' documentation, ourselves, and this machine.
 HOSTS = re.compile(
-    r"(127\.0\.0\.1|localhost|validibot\.com|googleapis\.com|cloud\.google\.com|pulumi\.com|go\.dev|keepachangelog\.com|"
-    r"rfc-editor\.org|run\.app|diataxis\.fr|postgresql\.org)$"
+    r"(127\.0\.0\.1|localhost|validibot\.com|googleapis\.com|cloud\.google\.com|pulumi\.com|go\.dev|"
+    r"rfc-editor\.org|slack\.com|run\.app)$"
 )
 
 
