@@ -6,6 +6,7 @@ import nothing but the standard library and the SDK.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import runpy
@@ -20,6 +21,9 @@ EXIT_AFTER_MESSAGE = 32
 
 def main() -> int:
     arguments = _parse(sys.argv[1:])
+    # A provider's package defines thousands of classes that stay. At its default threshold the collector walks all of
+    # them again and again: a third of the CPU time of importing pulumi_gcp.compute (measured, Python 3.11).
+    gc.set_threshold(50_000, 20, 100)
     # Python put this file's folder first: `import provider` in a program must not find ours.
     del sys.path[0]
     try:
