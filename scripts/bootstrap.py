@@ -51,6 +51,8 @@ def make_environment(venv: Path, requirements: Path) -> None:
             "pip",
             "install",
             "--quiet",
+            # As pip does. Instances run with PYTHONDONTWRITEBYTECODE, and would compile Django anew at every start.
+            "--compile-bytecode",
             "--python",
             str(python),
             "--require-hashes",
