@@ -337,6 +337,9 @@ class Server(_Writer):
     async def _answer(self, request: Request) -> None:
         try:
             response = await self._handler(request)
+        except ConnectionFailed:
+            self.transport.abort()
+            return
         except Exception:
             log.exception("no answer to %s %s", request.method.decode(), request.path)
             response = Response.page(500, "Internal Server Error")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
-from localgcp.errors import ApiError
+from localgcp.errors import ApiError, Unavailable
 from localgcp.iam.principal import ANONYMOUS
 from localgcp.run.fleet import Fleet, NoInstance
 from localgcp.run.http1 import (
@@ -145,9 +145,27 @@ class Router:
         if deployment is None:
             return not_found(request)
         began = time.monotonic()
+        faulty = await self._struck(f"run/{deployment.service}")
+        if faulty is not None:
+            return faulty
         response, revision = await self._answer(request, deployment, origin, tag)
         self._note(request, response, deployment, revision, began)
+        if self._region.faults.hit("drop-response", f"run/{deployment.service}"):
+            # The work is done; who asked for it never learns.
+            response.abort()
+            raise ConnectionFailed("the response was dropped on request")
         return response
+
+    async def _struck(self, target: str) -> Response | None:
+        """The answer of a fault that was asked for; None when the request may pass."""
+        faults = self._region.faults
+        if faults.hit("refuse", target):
+            raise ConnectionFailed("the connection was refused on request")
+        try:
+            await faults.before(target)
+        except Unavailable as error:
+            return unavailable(error.message)
+        return None
 
     async def _to_host(self, request: Request, host: str, origin: Origin) -> Response:
         found = self._hosts.get(_host(host))
