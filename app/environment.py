@@ -66,6 +66,10 @@ class Environment(BaseSettings):
     scheduler_service_account: str = Field("", validation_alias="VALIDIBOT_SCHEDULER_SERVICE_ACCOUNT")
     # `id1:base64,id0:base64`, the newest first: what compute signs its callbacks with.
     callback_keys: SecretStr | None = Field(None, validation_alias="VALIDIBOT_CALLBACK_KEYS")
+    # The service accounts of jobs that call back with an ID token; separated by commas.
+    callback_service_accounts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias="VALIDIBOT_CALLBACK_SERVICE_ACCOUNTS"
+    )
     # An EC P-256 or Ed25519 private key, PEM, that credentials are signed with. Without one, no credential is issued.
     credential_key: SecretStr | None = Field(None, validation_alias="VALIDIBOT_CREDENTIAL_KEY")
     slack_endpoint: Text = Field("https://hooks.slack.com", validation_alias="VALIDIBOT_SLACK_ENDPOINT")
@@ -96,7 +100,7 @@ class Environment(BaseSettings):
             raise ValueError("must be the worker's address, https://<host>, without a path: it is the tokens' audience")
         return url
 
-    @field_validator("database_row_users", mode="before")
+    @field_validator("database_row_users", "callback_service_accounts", mode="before")
     @classmethod
     def _split(cls, users: object) -> object:
         if isinstance(users, str):

@@ -11,6 +11,7 @@ from app.settings import env
 urlpatterns: list[URLPattern | URLResolver] = []
 
 if env.role == "web":
+    from app.callbacks.views import receive
     from app.web.api import api
     from app.web.pages import home
 
@@ -18,6 +19,7 @@ if env.role == "web":
         path("", home, name="home"),
         path("admin/", admin.site.urls),
         path("api/", api.urls),
+        path("callbacks/<slug:kind>/<uuid:target>", receive),
     ]
 
 if env.role == "worker":

@@ -14,7 +14,6 @@ class CallbackReceipt(models.Model):
     target = models.UUIDField()
     body_sha256 = models.CharField(max_length=64)
     signed_by = models.CharField(max_length=200, help_text="The key's id, or the service account.")
-    status = models.PositiveSmallIntegerField()
     answer = models.JSONField()
     received_at = models.DateTimeField(default=timezone.now, editable=False)
 

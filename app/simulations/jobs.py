@@ -6,20 +6,19 @@ with the reaper how to look for an output that was written without a callback.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 from uuid import UUID
 
 import structlog
 from django.db import transaction
 from django.utils import timezone
 
+from app.outbox import BATCH, Deadline
 from app.simulations.models import OPEN_STATES, SimulationJob, SimulationState
 from app.workflows import attempts
 from app.workflows.work import Done, Failure
 
 log = structlog.get_logger(__name__)
-_BATCH: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +81,13 @@ def _result(report: Report, job: SimulationJob) -> Done | Failure:
     )
 
 
-def reap(look: Look = lambda job: None, *, now: datetime | None = None) -> int:
+def reap(look: Look = lambda job: None, *, until: Deadline | None = None) -> int:
     """End every job whose deadline has passed: as its execution ended, or as timed out. Returns how many."""
-    now = now or timezone.now()
-    overdue = SimulationJob.objects.filter(state__in=OPEN_STATES, deadline_at__lt=now).order_by("deadline_at")
+    overdue = SimulationJob.objects.filter(state__in=OPEN_STATES, deadline_at__lt=timezone.now())
     reaped = 0
-    for job in overdue[:_BATCH]:
+    for job in overdue.order_by("deadline_at")[:BATCH]:
+        if until is not None and until.is_over:
+            break
         report = look(job) or Report(
             status="FAILED",
             code="timed-out",

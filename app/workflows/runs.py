@@ -1,4 +1,4 @@
-"""Runs in the database: start, advance, cancel, replay, sweep. The engine decides; this stores, and enqueues on commit.
+"""Runs in the database: start, advance, cancel, replay. The engine decides; this stores, and enqueues on commit.
 
 Every change of a run's steps happens under the run's row lock. A change that the engine has to look at sets
 `needs_advance_since` in its own transaction, and only an advance clears it: should the task be lost between the commit
@@ -7,8 +7,7 @@ and the queue, the sweep finds the run.
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from django.utils import timezone
 from app.leases import RowGone
 from app.organizations.models import ApiKey
 from app.simulations.models import SimulationJob
-from app.tasking import Submission, occurrence, submit
+from app.tasking import occurrence
 from app.workflows import engine
 from app.workflows.engine import RunState, StepState
 from app.workflows.models import WorkflowRun, WorkflowStepRun, WorkflowVersion
@@ -29,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 # A task is delivered within seconds. What nobody has picked up after this long is enqueued again.
 PICKED_UP_WITHIN: Final = timedelta(minutes=2)
-_SWEEP_BATCH: Final = 500
 
 
 @contextmanager
@@ -157,37 +155,3 @@ def replay(run: WorkflowRun, chosen: Collection[str] | None = None, *, api_key: 
         raise NothingToReplay("no step has failed: name the steps to run again")
     kept = {key: step_run for key, step_run in step_runs.items() if key not in repeated}
     return start(run.version, run.inputs, api_key=api_key, replay_of=run, results=kept)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Swept:
-    advances: int
-    steps: int
-
-
-def sweep(now: datetime | None = None) -> Swept:
-    """Enqueue again what should have been picked up: tasks lost between commit and queue, and attempts of dead workers.
-
-    Raises: QueueFailure.
-    """
-    now = now or timezone.now()
-    stale = WorkflowRun.objects.filter(needs_advance_since__lt=now - PICKED_UP_WITHIN).order_by("needs_advance_since")
-    advances = 0
-    for run in stale[:_SWEEP_BATCH]:
-        since = int(run.needs_advance_since.timestamp()) if run.needs_advance_since else 0
-        advances += _again(advance_workflow, str(run.id), f"again-{since}", now)
-    due = WorkflowStepRun.objects.filter(due_at__lt=now).exclude(state=StepState.WAITING).order_by("due_at")
-    steps = 0
-    for step_run in due[:_SWEEP_BATCH]:
-        steps += _again(run_step, str(step_run.id), f"{step_run.attempt}-again-{step_run.starts}", now)
-        WorkflowStepRun.objects.filter(id=step_run.id, due_at=step_run.due_at).update(due_at=now + PICKED_UP_WITHIN)
-    if advances or steps:
-        log.warning("workflow tasks were enqueued again", advances=advances, steps=steps)
-    return Swept(advances=advances, steps=steps)
-
-
-def _again(task: Any, id_: str, name: str, now: datetime) -> int:
-    submission = submit(occurrence(task, name), id_)
-    if submission is Submission.GONE:
-        submission = submit(occurrence(task, f"{name}-{int(now.timestamp()) // 60}"), id_)
-    return int(submission is Submission.CREATED)

@@ -8,6 +8,10 @@ from tests.app.tokens import SCHEDULER, TASKS, WORKER_URL
 # Nobody listens on the discard port: a test that means to reach Google's APIs says where they are.
 NOWHERE = "http://127.0.0.1:9"
 
+CALLBACK_KEYS = (
+    "k1:Y2FsbGJhY2sta2V5LWZvci10ZXN0cy0wMTIzNDU2Nzg5,k0:dGhlLWtleS1iZWZvcmUtaXQtZm9yLXRlc3RzLTAxMjM0NTY="
+)
+
 
 def environment(database: Path, media: Path) -> dict[str, str]:
     return {
@@ -26,7 +30,8 @@ def environment(database: Path, media: Path) -> dict[str, str]:
         "VALIDIBOT_WORKER_URL": WORKER_URL,
         "VALIDIBOT_TASKS_SERVICE_ACCOUNT": TASKS,
         "VALIDIBOT_SCHEDULER_SERVICE_ACCOUNT": SCHEDULER,
-        "VALIDIBOT_CALLBACK_KEYS": "k1:Y2FsbGJhY2sta2V5LWZvci10ZXN0cy0wMTIzNDU2Nzg5",
+        "VALIDIBOT_CALLBACK_KEYS": CALLBACK_KEYS,
+        "VALIDIBOT_CALLBACK_SERVICE_ACCOUNTS": "energyplus@validibot-test.iam.gserviceaccount.com",
         "GOOGLE_CLOUD_TASKS_CUSTOM_ENDPOINT": f"{NOWHERE}/cloudtasks/v2/",
         "GOOGLE_OAUTH2_CUSTOM_ENDPOINT": f"{NOWHERE}/oauth2/",
         "DJANGO_SECRET_KEY": "a-key-for-tests-that-protects-nothing-at-all-0123456789",

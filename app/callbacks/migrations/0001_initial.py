@@ -19,7 +19,6 @@ class Migration(migrations.Migration):
                 ("target", models.UUIDField()),
                 ("body_sha256", models.CharField(max_length=64)),
                 ("signed_by", models.CharField(help_text="The key's id, or the service account.", max_length=200)),
-                ("status", models.PositiveSmallIntegerField()),
                 ("answer", models.JSONField()),
                 ("received_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],

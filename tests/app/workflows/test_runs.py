@@ -3,24 +3,32 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from random import Random
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.leases import LeaseLost
 from app.organizations.models import ApiKey
+from app.outbox import Deadline
 from app.simulations import jobs
+from app.simulations import upkeep as simulations
 from app.simulations.models import SimulationJob
-from app.workflows import runs, versions
+from app.workflows import attempts, runs, upkeep, versions
 from app.workflows.definitions import Definition
-from app.workflows.models import WorkflowRun, WorkflowStepDefinition, WorkflowVersion
+from app.workflows.models import WorkflowRun, WorkflowStepDefinition, WorkflowStepRun, WorkflowVersion
+from app.workflows.tasks import advance_workflow, run_step
+from app.workflows.work import Done
 from tests.app.workflows.plans import Planned, expected, plans
 from tests.app.workflows.queue import Queue, deliver
 
+FAILED = jobs.Report(status="FAILED", code="crashed", detail="again", is_retryable=True)
 OK = jobs.Report(status="SUCCESS", output_envelope="outputs/1", output_sha256="0" * 64)
 
 
@@ -109,8 +117,7 @@ def _compute(random: Random, plan: dict[str, Planned]) -> bool:
     for job in waiting:
         assert job.step_run is not None
         planned = plan[job.step_run.step.key]
-        failed = jobs.Report(status="FAILED", code="crashed", detail="again", is_retryable=True)
-        report = failed if job.attempt <= planned.failures else OK
+        report = FAILED if job.attempt <= planned.failures else OK
         for _ in range(random.choice([1, 1, 2])):
             jobs.finish(job.id, report)
     return bool(waiting)
@@ -198,3 +205,184 @@ def test_a_version_and_its_steps_never_change(key: ApiKey, queue: Queue) -> None
         WorkflowStepDefinition.objects.update(key="b")
     with pytest.raises(IntegrityError), transaction.atomic():
         WorkflowVersion.objects.update(number=2)
+
+
+def test_a_failed_attempt_rests_and_is_enqueued_for_the_end_of_its_rest(key: ApiKey, queue: Queue) -> None:
+    step = simulation("a", retry={"max_attempts": 2, "backoff_seconds": 60})
+    run = runs.start(version(key, step), {})
+    queue.until_empty()
+
+    jobs.finish(SimulationJob.objects.get().id, FAILED)
+
+    waiting = run.steps.get()
+    (task,) = queue.take()
+    assert (waiting.state, waiting.attempt, waiting.problem) == ("PENDING", 2, {"code": "crashed", "detail": "again"})
+    assert task.schedule_time == waiting.not_before
+    assert waiting.not_before is not None
+    assert timedelta(seconds=55) < waiting.not_before - timezone.now() < timedelta(seconds=60)
+    deliver(task)  # too early: a duplicate of the attempt before
+    assert SimulationJob.objects.count() == 1
+    WorkflowStepRun.objects.update(not_before=timezone.now())
+    deliver(task)
+    assert [job.attempt for job in SimulationJob.objects.order_by("attempt")] == [1, 2]
+
+
+def test_a_worker_that_died_is_taken_over_when_its_lease_has_ended(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, simulation("a")), {})
+    deliver(queue.take()[0])
+    (task,) = queue.take()
+    dead = WorkflowStepRun.objects.lease(run.steps.get().id, timedelta(seconds=60))
+    dead.while_held(state="RUNNING", starts=1, due_at=dead.lease_expires_at)
+
+    while_it_lives = deliver(task)
+    WorkflowStepRun.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    afterwards = deliver(task)
+
+    assert (while_it_lives, afterwards) == (False, True)
+    assert run.steps.values_list("state", "attempt", "starts").get() == ("WAITING", 1, 2)
+    with pytest.raises(LeaseLost):
+        dead.while_held(state="FAILED")
+
+
+def test_a_step_that_kills_its_workers_fails_in_the_end(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, simulation("a")), {})
+    deliver(queue.take()[0])
+    WorkflowStepRun.objects.update(starts=attempts.MAX_STARTS)
+
+    queue.until_empty()
+
+    run.refresh_from_db()
+    assert (run.state, run.steps.get().problem["code"]) == ("FAILED", "worker-lost")
+
+
+def test_a_result_that_comes_after_a_cancellation_is_thrown_away(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, simulation("a"), simulation("b")), {})
+    queue.until_empty()
+    job, other = SimulationJob.objects.all()
+    jobs.finish(job.id, OK)
+
+    runs.cancel(run.id)
+    with pytest.raises(jobs.AlreadyEnded):
+        jobs.finish(other.id, OK)
+    queue.until_empty()
+
+    run.refresh_from_db()
+    assert run.state == "CANCELLED"
+    assert sorted(states(run).values()) == ["CANCELLED", "SUCCESS"]
+    assert set(SimulationJob.objects.values_list("state", flat=True)) == {"SUCCESS", "CANCELLED"}
+
+
+def test_a_worker_of_a_cancelled_run_writes_nothing(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, simulation("a")), {})
+    deliver(queue.take()[0])
+    with WorkflowStepRun.objects.leased(run.steps.get().id, timedelta(seconds=60)) as step_run:
+        runs.cancel(run.id)
+
+        with pytest.raises(LeaseLost):
+            attempts._store(step_run, Done(outputs={"late": True}))
+
+    assert run.steps.values_list("state", "outputs").get() == ("CANCELLED", None)
+
+
+@pytest.mark.parametrize("lost", ["advance", "step", "advance after a step"])
+def test_a_task_that_is_lost_on_its_way_is_enqueued_by_the_sweep(key: ApiKey, queue: Queue, lost: str) -> None:
+    run = runs.start(version(key, validator("a"), validator("b", "a")), {"document": 1})
+    for _ in range({"advance": 0, "step": 1, "advance after a step": 2}[lost]):
+        deliver(queue.take()[0])
+    queue.take()  # and nobody delivers it
+
+    nothing_yet = upkeep.sweep(Deadline.after(10))
+    late = timezone.now() - runs.PICKED_UP_WITHIN - timedelta(seconds=1)
+    WorkflowRun.objects.filter(needs_advance_since__isnull=False).update(needs_advance_since=late)
+    WorkflowStepRun.objects.filter(due_at__isnull=False).update(due_at=late)
+    found = upkeep.sweep(Deadline.after(10))
+    again = upkeep.sweep(Deadline.after(10))
+    queue.until_empty()
+
+    run.refresh_from_db()
+    assert nothing_yet == again == {"advances": 0, "steps": 0}
+    assert found == ({"advances": 0, "steps": 1} if lost == "step" else {"advances": 1, "steps": 0})
+    assert run.state == "SUCCESS"
+
+
+def test_the_sweep_reads_only_what_is_due(key: ApiKey, queue: Queue) -> None:
+    for statement, index in ((upkeep.RUNS, "workflowrun_needs_advance"), (upkeep.STEPS, "workflowsteprun_due")):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            cursor.execute(f"EXPLAIN {statement}", [timedelta(minutes=2), 200])
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+
+        assert index in plan
+
+
+def test_a_simulation_that_never_calls_back_times_out(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, simulation("a")), {})
+    queue.until_empty()
+
+    early = jobs.reap()
+    SimulationJob.objects.update(deadline_at=timezone.now() - timedelta(seconds=1))
+    counts = simulations.reap(Deadline.after(10))
+    queue.until_empty()
+
+    run.refresh_from_db()
+    assert (early, counts) == (0, {"simulations reaped": 1})
+    assert (run.state, run.steps.get().problem["code"]) == ("FAILED", "timed-out")
+    assert SimulationJob.objects.get().state == "FAILED"
+
+
+def test_a_simulation_whose_output_is_found_without_a_callback_succeeds(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, simulation("a")), {})
+    queue.until_empty()
+    SimulationJob.objects.update(deadline_at=timezone.now() - timedelta(seconds=1))
+
+    jobs.reap(lambda job: OK)
+    queue.until_empty()
+
+    run.refresh_from_db()
+    assert run.state == "SUCCESS"
+    assert run.steps.get().outputs["output_envelope"] == "outputs/1"
+
+
+def test_a_step_whose_job_is_gone_does_not_wait_for_ever(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, simulation("a")), {})
+    queue.until_empty()
+    SimulationJob.objects.all().delete()
+    WorkflowStepRun.objects.update(due_at=timezone.now() - timedelta(minutes=11))
+
+    counts = upkeep.reap(Deadline.after(10))
+    queue.until_empty()
+
+    run.refresh_from_db()
+    assert (counts, run.state) == ({"steps timed out": 1}, "FAILED")
+
+
+def test_a_replay_shows_results_of_copied_steps_to_the_ones_that_run_again(key: ApiKey, queue: Queue) -> None:
+    steps = [simulation("a"), simulation("b", "a", condition="steps.a.outputs.output_sha256.startsWith('0')")]
+    run = runs.start(version(key, *steps), {})
+    queue.until_empty()
+    jobs.finish(SimulationJob.objects.get(state="PENDING").id, OK)
+    queue.until_empty()
+    jobs.finish(SimulationJob.objects.get(state="PENDING").id, jobs.Report(status="FAILED"))
+    queue.until_empty()
+
+    replayed = runs.replay(WorkflowRun.objects.get(id=run.id))
+    queue.until_empty()
+    jobs.finish(SimulationJob.objects.get(state="PENDING").id, OK)
+    queue.until_empty()
+
+    replayed.refresh_from_db()
+    assert (replayed.state, states(replayed)) == ("SUCCESS", {"a": "SUCCESS", "b": "SUCCESS"})
+    assert states(run) == {"a": "SUCCESS", "b": "FAILED"}
+    assert SimulationJob.objects.count() == 3
+
+
+def test_the_result_of_a_task_is_read_from_its_row(key: ApiKey, queue: Queue) -> None:
+    run = runs.start(version(key, validator("a")), {"document": []})
+    before = advance_workflow.get_result(f"advance-workflow/{run.id}").status
+    queue.until_empty()
+
+    ended = advance_workflow.get_result(f"advance-workflow/{run.id}")
+    step = run_step.get_result(f"run-step/{run.steps.get().id}")
+
+    assert (before, ended.status, step.status) == ("READY", "FAILED", "FAILED")
+    assert step.errors[0].traceback == "the document has 1 errors"
