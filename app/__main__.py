@@ -1,6 +1,7 @@
 """`python -m app <command>`: Django's management commands."""
 
 import os
+import re
 import sys
 
 from app.environment import exit_on_unusable_environment
@@ -12,7 +13,9 @@ def main() -> None:
 
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(["python -m app", *sys.argv[1:]])
+    # A command is a module, whose name has no hyphens; `dead-letters` is how people write it.
+    command, arguments = sys.argv[1:2], sys.argv[2:]
+    execute_from_command_line(["python -m app", *(re.sub(r"(?<=\w)-", "_", word) for word in command), *arguments])
 
 
 if __name__ == "__main__":

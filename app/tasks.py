@@ -4,7 +4,8 @@ from typing import Any, Final, cast
 
 from app.tasking import CloudTask
 from app.validations.tasks import run_validation
+from app.webhooks.tasks import deliver_webhook
 from app.workflows.tasks import advance_workflow, run_step
 
-TASKS: Final = cast("tuple[CloudTask[Any, Any], ...]", (run_validation, advance_workflow, run_step))
+TASKS: Final = cast("tuple[CloudTask[Any, Any], ...]", (run_validation, deliver_webhook, advance_workflow, run_step))
 TASK_BY_ROUTE: Final = {task.route: task for task in TASKS}

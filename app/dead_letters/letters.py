@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final, Self
 
 import structlog
@@ -12,6 +13,7 @@ from django.utils import timezone
 from django_tasks import task_backends
 
 from app.dead_letters.models import DeadLetter, State
+from app.outbox import Deadline
 from app.queues import QUEUE_BY_NAME, QUEUES
 from app.tasking import CloudTask, CloudTasksBackend, HttpTask, QueueFailure, TaskClient, TaskExists, occurrence, submit
 
@@ -94,23 +96,46 @@ def keep(letter: Letter, task: CloudTask[Any, Any]) -> bool:
     return True
 
 
-def sweep(tasks: Iterable[CloudTask[Any, Any]]) -> dict[str, int]:
-    """Read back parked copies that have no row, delete those that were decided about, finish what requeueing began."""
+def sweep(tasks: Iterable[CloudTask[Any, Any]], deadline: Deadline) -> dict[str, int]:
+    """Read back parked copies that have no row, and delete those that were decided about."""
     task_by_route = {task.route: task for task in tasks}
-    counts = {"read back": 0, "unparked": 0, "requeued": 0, "foreign": 0}
+    counts = {"read back": 0, "unparked": 0, "foreign": 0}
     client = _client()
-    for spec in QUEUES if client is not None else ():
-        for parked in client.tasks_in(spec.dead_letter_name) if client is not None else ():
-            letter = Letter.read(parked)
-            task = task_by_route.get(letter.route) if letter else None
-            if letter is None or task is None:
-                counts["foreign"] += 1
-                continue
-            if not DeadLetter.objects.filter(queue=letter.queue, task_name=letter.task_name).exists():
-                counts["read back"] += _write(letter, task, is_parked=True)
-    counts["unparked"] = _unpark()
-    counts["requeued"] = _enqueue(task_by_route)
+    if client is None:
+        return counts
+    for spec in QUEUES:
+        parked = client.tasks_in(spec.dead_letter_name)
+        while (batch := list(islice(parked, _BATCH))) and not deadline.is_over:
+            _read_back(batch, task_by_route, counts)
+    counts["unparked"] = _unpark(client, deadline)
     return counts
+
+
+def _read_back(batch: list[HttpTask], task_by_route: dict[str, CloudTask[Any, Any]], counts: dict[str, int]) -> None:
+    found = [letter for letter in map(Letter.read, batch) if letter is not None and letter.route in task_by_route]
+    counts["foreign"] += len(batch) - len(found)
+    known = set(
+        DeadLetter.objects.filter(task_name__in=[letter.task_name for letter in found]).values_list(
+            "queue", "task_name"
+        )
+    )
+    for letter in found:
+        if (letter.queue, letter.task_name) not in known:
+            counts["read back"] += _write(letter, task_by_route[letter.route], is_parked=True)
+
+
+def enqueue_requeued(tasks: Iterable[CloudTask[Any, Any]], deadline: Deadline) -> dict[str, int]:
+    """Enqueue what was requeued and is not in its queue yet."""
+    task_by_route = {task.route: task for task in tasks}
+    done = 0
+    # A minute for the requeue itself, which has usually done it by then.
+    late = timezone.now() - timedelta(minutes=1)
+    for row in DeadLetter.objects.filter(enqueue_at__lt=late).order_by("enqueue_at")[:_BATCH]:
+        task = task_by_route.get(row.route)
+        if task is not None and not deadline.is_over:
+            _enqueue_row(row, task)
+            done += 1
+    return {"requeued": done}
 
 
 def requeue(letter_id: int, tasks: Iterable[CloudTask[Any, Any]]) -> DeadLetter:
@@ -201,25 +226,13 @@ def _write(letter: Letter, task: CloudTask[Any, Any], *, is_parked: bool) -> boo
     return is_new
 
 
-def _unpark() -> int:
-    client = _client()
+def _unpark(client: TaskClient, deadline: Deadline) -> int:
     done = 0
     decided = DeadLetter.objects.filter(is_parked=True).exclude(state=State.WAITING)
-    for row in decided.order_by("id")[:_BATCH] if client is not None else ():
-        if client is not None:
+    for row in decided.order_by("id")[:_BATCH]:
+        if not deadline.is_over:
             client.delete(QUEUE_BY_NAME[row.queue].dead_letter_name, row.task_name)
-        done += DeadLetter.objects.filter(pk=row.pk).update(is_parked=False)
-    return done
-
-
-def _enqueue(task_by_route: dict[str, CloudTask[Any, Any]]) -> int:
-    done = 0
-    # A minute for the requeue itself, which has usually done it by then.
-    late = timezone.now() - timedelta(minutes=1)
-    for row in DeadLetter.objects.filter(enqueue_at__lt=late).order_by("enqueue_at")[:_BATCH]:
-        if task := task_by_route.get(row.route):
-            _enqueue_row(row, task)
-            done += 1
+            done += DeadLetter.objects.filter(pk=row.pk).update(is_parked=False)
     return done
 
 

@@ -19,7 +19,7 @@ from app.dead_letters.letters import Letter, keep
 from app.internal.callers import Callers
 from app.leases import LeaseHeld, LeaseLost, RowGone
 from app.queues import QUEUE_BY_NAME, QueueSpec
-from app.tasking import CloudTask, TryLater
+from app.tasking import CloudTask, TargetFailed, TryLater
 from app.validations.engines.pool import Busy
 
 log = structlog.get_logger(__name__)
@@ -67,6 +67,12 @@ def deliver(task: CloudTask[Any, Any], id_: str, attempt: Attempt) -> HttpRespon
         # Acknowledging would lose the work if the worker that holds the lease dies. Come back instead. When there is
         # no next attempt, it is the reaper that looks whether the lease has ended without a result.
         return _again(HTTPStatus.TOO_MANY_REQUESTS, _seconds(error), str(error))
+    except TargetFailed as error:
+        if not attempt.is_last:
+            return _again(HTTPStatus.SERVICE_UNAVAILABLE, 0, str(error))
+        log.warning("somebody else's server failed to the last attempt", reason=str(error))
+        if task.gives_up is not None:
+            task.gives_up(id_, str(error))
     except Exception as error:
         log.exception("a task failed", exc_info=error, is_last=attempt.is_last)
         if not attempt.is_last:

@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "app.simulations",
     "app.validations",
     "app.web",
+    "app.webhooks",
     "app.workflows",
 ]
 

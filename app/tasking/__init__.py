@@ -20,7 +20,7 @@ deterministic, so that Cloud Tasks itself refuses the second task of one enqueue
 
 from app.tasking.backends import CloudTasksBackend, ImmediateBackend, Submission
 from app.tasking.client import HttpTask, QueueFailure, TaskClient, TaskExists
-from app.tasking.tasks import CloudTask, Outcome, TryLater, occurrence, submit
+from app.tasking.tasks import CloudTask, Outcome, TargetFailed, TryLater, occurrence, submit
 
 __all__ = [
     "CloudTask",
@@ -30,6 +30,7 @@ __all__ = [
     "Outcome",
     "QueueFailure",
     "Submission",
+    "TargetFailed",
     "TaskClient",
     "TaskExists",
     "TryLater",

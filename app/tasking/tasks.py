@@ -34,6 +34,12 @@ class TryLater(Exception):
         self.seconds = seconds
 
 
+class TargetFailed(Exception):
+    """Somebody else's server does not answer as it should. After the last attempt the row says so, and that is all:
+    there is nothing here that anybody could mend, so no dead letter is left.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudTask(Task[P, T]):
     """`@task(queue_name=…, outcome=…)`. Each of the three is told the id that was enqueued."""

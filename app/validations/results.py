@@ -5,12 +5,14 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from app.outbox import UNFINISHED
+from app.settings import env
 from app.validations.engines.pool import Outcome
 from app.validations.engines.results import Severity
-from app.validations.models import FIRST_SWEEP, UNFINISHED, Finding, State, ValidationJob, Verdict
+from app.validations.models import Finding, State, ValidationJob, Verdict
 from app.webhooks.events import announce
 
-_NOT_LEASED: dict[str, Any] = {"lease_token": None, "lease_expires_at": None, "sweep_at": None}
+_NOT_LEASED = ValidationJob.NOT_LEASED
 
 
 def columns_of(outcome: Outcome) -> dict[str, Any]:
@@ -71,11 +73,10 @@ def reopen(job_id: str) -> str:
         job = ValidationJob.objects.select_for_update().filter(pk=job_id).first()
         if job is None:
             return "gone"  # its task will find nothing to do, and say so
-        job.generation += 1
         if job.state in (State.FAILED, *UNFINISHED) and job.lease_token is None:
-            job.state, job.problem, job.finished_at = State.PENDING, None, None
-            job.attempts, job.sweeps, job.sweep_at = 0, 0, timezone.now() + FIRST_SWEEP
-        job.save()
+            job.wait_again()
+            job.problem, job.finished_at = None, None
+            job.save()
         return job.occurrence
 
 
@@ -96,7 +97,7 @@ def announce_end(job: ValidationJob) -> None:
         f"{job.id}-{job.generation}",
         {
             "id": str(job.id),
-            "url": f"/api/validations/{job.id}",
+            "url": f"https://{env.public_host}/api/validations/{job.id}",
             "validator": job.validator,
             "state": str(job.state),
             "verdict": str(job.verdict) or None,

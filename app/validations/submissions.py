@@ -10,9 +10,10 @@ from django.db import transaction
 
 from app.idempotency.keys import Slot
 from app.organizations.models import ApiKey
+from app.outbox import FIRST_SWEEP
 from app.settings import env
 from app.validations import results
-from app.validations.models import FIRST_SWEEP, Finding, State, ValidationJob, time_ordered_id
+from app.validations.models import Finding, State, ValidationJob, time_ordered_id
 from app.validations.sandbox import pool
 from app.validations.tasks import run_validation
 

@@ -12,6 +12,7 @@ from app.validations.api import router as validations
 from app.validations.engines.pool import Busy
 from app.validations.engines.results import Refused
 from app.web.problems import FieldError, Problem, of_status
+from app.webhooks.api import router as webhooks
 from app.workflows.api import router as workflows
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,7 @@ api = NinjaAPI(
     docs_url="/docs",
 )
 api.add_router("/validations", validations, tags=["validations"])
+api.add_router("/webhooks", webhooks, tags=["webhooks"])
 api.add_router("/workflows", workflows, tags=["workflows"])
 
 

@@ -8,9 +8,7 @@ from tests.app.tokens import SCHEDULER, TASKS, WORKER_URL
 # Nobody listens on the discard port: a test that means to reach Google's APIs says where they are.
 NOWHERE = "http://127.0.0.1:9"
 
-CALLBACK_KEYS = (
-    "k1:Y2FsbGJhY2sta2V5LWZvci10ZXN0cy0wMTIzNDU2Nzg5,k0:dGhlLWtleS1iZWZvcmUtaXQtZm9yLXRlc3RzLTAxMjM0NTY="
-)
+CALLBACK_KEYS = "k1:Y2FsbGJhY2sta2V5LWZvci10ZXN0cy0wMTIzNDU2Nzg5,k0:dGhlLWtleS1iZWZvcmUtaXQtZm9yLXRlc3RzLTAxMjM0NTY="
 
 
 def environment(database: Path, media: Path) -> dict[str, str]:

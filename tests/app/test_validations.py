@@ -96,12 +96,12 @@ def test_a_document_that_is_not_json_is_a_result_and_not_an_error(submit: Submit
     assert [(f["code"], f["line"], f["column"]) for f in answer.json()["findings"]] == [("json/syntax", 2, 1)]
 
 
-def test_a_submission_costs_six_statements(
+def test_a_submission_costs_seven_statements(
     submit: Submit, api_key: ApiKey, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     submit(validator="json-schema", document={}, schema=ORDER_SCHEMA)  # notes the first use of the key
 
-    with django_assert_num_queries(6):  # key, count, savepoint, job, findings, release
+    with django_assert_num_queries(7):  # key, count, savepoint, job, findings, endpoints, release
         submit(validator="json-schema", document={}, schema=ORDER_SCHEMA)
 
 

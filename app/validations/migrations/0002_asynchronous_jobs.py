@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
             model_name="validationjob",
             name="generation",
             field=models.PositiveSmallIntegerField(
-                default=0, help_text="Which task is the job's: a new one when the queue lost the one before."
+                default=0, help_text="Which task is the row's: a new one when the queue lost the one before."
             ),
         ),
         migrations.AddField(

@@ -1,0 +1,203 @@
+"""`/api/webhooks`: where an organisation wants to be told, and how its messages fared."""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import transaction
+from django.http import Http404, HttpRequest
+from django.utils import timezone
+from ninja import Field, Query, Router, Schema, Status
+from pydantic import field_validator
+
+from app.organizations.models import ApiKey, Organization, Scope
+from app.tasking import occurrence
+from app.web.auth import ApiKeyAuth
+from app.web.problems import FieldError, Problem, ProblemDocument
+from app.webhooks import sending
+from app.webhooks.models import EVENTS, State, WebhookDelivery, WebhookEndpoint
+from app.webhooks.signing import new_secret
+from app.webhooks.tasks import deliver_webhook, reopen
+
+router = Router()
+MAX_ENDPOINTS: Final = 10
+ROTATION: Final = timedelta(hours=24)
+_PROBLEMS: dict[int | frozenset[int], type[Schema] | Any] = {frozenset({401, 403, 429, 503}): ProblemDocument}
+
+
+class EndpointIn(Schema):
+    url: str = Field(max_length=2000, description="https, on the internet.")
+    description: str = Field("", max_length=200)
+    events: list[str] = Field(list(EVENTS), min_length=1, description=f"Some of {', '.join(EVENTS)}.")
+
+    @field_validator("events")
+    @classmethod
+    def _are_known(cls, events: list[str]) -> list[str]:
+        if unknown := set(events) - set(EVENTS):
+            raise ValueError(f"{', '.join(sorted(unknown))}: choose of {', '.join(EVENTS)}")
+        return sorted(set(events))
+
+
+class EndpointOut(Schema):
+    id: UUID
+    url: str
+    description: str
+    events: list[str]
+    is_active: bool
+    created_at: datetime
+
+
+class EndpointWithSecretOut(EndpointOut):
+    secret: str = Field(description="Shown this once. Check `webhook-signature` with it.")
+
+
+class EndpointsOut(Schema):
+    items: list[EndpointOut]
+
+
+class DeliveryOut(Schema):
+    id: UUID
+    event: str
+    message_id: str = Field(description="The header `webhook-id`.")
+    state: State
+    attempts: int
+    last_status: int | None
+    last_error: str
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class DeliveriesOut(Schema):
+    items: list[DeliveryOut]
+    next_cursor: UUID | None
+
+
+class DeliveriesQuery(Schema):
+    limit: int = Field(50, ge=1, le=200)
+    cursor: UUID | None = None
+    state: State | None = None
+
+
+@router.post(
+    "",
+    auth=ApiKeyAuth(Scope.WRITE),
+    response={201: EndpointWithSecretOut, frozenset({409, 422}): ProblemDocument} | _PROBLEMS,
+    summary="Create a webhook endpoint",
+)
+def create(request: HttpRequest, endpoint: EndpointIn) -> Status[WebhookEndpoint]:
+    """The answer holds the secret, which is not shown again."""
+    key: ApiKey = request.auth  # type: ignore[attr-defined]
+    try:
+        sending.checked(endpoint.url)
+    except sending.NotAllowed as error:
+        raise Problem(
+            "webhook-url",
+            "The address cannot be a webhook endpoint",
+            status=422,
+            detail=str(error),
+            errors=[FieldError(field="url", message=str(error), remedy="use an https address on the internet")],
+        ) from None
+    with transaction.atomic():
+        # The lock makes the count true: two requests at once would each find a place.
+        Organization.objects.select_for_update().get(pk=key.organization_id)
+        if WebhookEndpoint.objects.filter(organization=key.organization_id).count() >= MAX_ENDPOINTS:
+            raise Problem(
+                "too-many-endpoints",
+                "There are too many webhook endpoints",
+                status=409,
+                detail=f"an organisation has at most {MAX_ENDPOINTS}: delete one first",
+            )
+        made = WebhookEndpoint.objects.create(organization_id=key.organization_id, **endpoint.dict())
+    return Status(201, made)
+
+
+@router.get("", auth=ApiKeyAuth(Scope.READ), response={200: EndpointsOut} | _PROBLEMS, summary="List the endpoints")
+def index(request: HttpRequest) -> dict[str, Any]:
+    key: ApiKey = request.auth  # type: ignore[attr-defined]
+    return {"items": list(WebhookEndpoint.objects.filter(organization=key.organization_id))}
+
+
+@router.get(
+    "/{uuid:endpoint_id}",
+    auth=ApiKeyAuth(Scope.READ),
+    response={200: EndpointOut, 404: ProblemDocument} | _PROBLEMS,
+    summary="One endpoint",
+)
+def show(request: HttpRequest, endpoint_id: UUID) -> WebhookEndpoint:
+    return _own(request, endpoint_id)
+
+
+@router.delete(
+    "/{uuid:endpoint_id}",
+    auth=ApiKeyAuth(Scope.WRITE),
+    response={204: None, 404: ProblemDocument} | _PROBLEMS,
+    summary="Delete an endpoint and its messages",
+)
+def delete(request: HttpRequest, endpoint_id: UUID) -> Status[None]:
+    _own(request, endpoint_id).delete()
+    return Status(204, None)
+
+
+@router.post(
+    "/{uuid:endpoint_id}/rotate-secret",
+    auth=ApiKeyAuth(Scope.WRITE),
+    response={200: EndpointWithSecretOut, 404: ProblemDocument} | _PROBLEMS,
+    summary="Replace the secret",
+)
+def rotate_secret(request: HttpRequest, endpoint_id: UUID) -> WebhookEndpoint:
+    """For 24 hours, messages carry a signature of the old secret, too."""
+    endpoint = _own(request, endpoint_id)
+    endpoint.previous_secret, endpoint.secret = endpoint.secret, new_secret()
+    endpoint.previous_secret_until = timezone.now() + ROTATION
+    endpoint.save(update_fields=["secret", "previous_secret", "previous_secret_until"])
+    return endpoint
+
+
+@router.get(
+    "/{uuid:endpoint_id}/deliveries",
+    auth=ApiKeyAuth(Scope.READ),
+    response={200: DeliveriesOut, 404: ProblemDocument} | _PROBLEMS,
+    summary="Messages to an endpoint, newest first",
+)
+def deliveries(request: HttpRequest, endpoint_id: UUID, query: Query[DeliveriesQuery]) -> dict[str, Any]:
+    """Messages are kept for 30 days."""
+    found = WebhookDelivery.objects.filter(endpoint=_own(request, endpoint_id))
+    if query.cursor is not None:
+        found = found.filter(id__lt=query.cursor)
+    if query.state is not None:
+        found = found.filter(state=query.state)
+    page = list(found.order_by("-id")[: query.limit + 1])
+    items = page[: query.limit]
+    return {"items": items, "next_cursor": items[-1].id if len(page) > query.limit else None}
+
+
+@router.post(
+    "/{uuid:endpoint_id}/deliveries/{uuid:delivery_id}/redeliver",
+    auth=ApiKeyAuth(Scope.WRITE),
+    response={202: DeliveryOut, frozenset({404, 409}): ProblemDocument} | _PROBLEMS,
+    summary="Send a failed message again",
+)
+def redeliver(request: HttpRequest, endpoint_id: UUID, delivery_id: UUID) -> Status[WebhookDelivery]:
+    endpoint = _own(request, endpoint_id)
+    with transaction.atomic():
+        row = WebhookDelivery.objects.select_for_update().filter(pk=delivery_id, endpoint=endpoint).first()
+        if row is None:
+            raise Http404
+        if row.state != State.FAILED:
+            raise Problem(
+                "not-failed",
+                "The message has not failed",
+                status=409,
+                detail=f"the message is {row.state}: only a FAILED one is sent again",
+            )
+        occurrence(deliver_webhook, reopen(str(row.id))).enqueue(str(row.id))
+    row.refresh_from_db()
+    return Status(202, row)
+
+
+def _own(request: HttpRequest, endpoint_id: UUID) -> WebhookEndpoint:
+    key: ApiKey = request.auth  # type: ignore[attr-defined]
+    endpoint = WebhookEndpoint.objects.filter(pk=endpoint_id, organization=key.organization_id).first()
+    if endpoint is None:
+        raise Http404
+    return endpoint

@@ -1,0 +1,107 @@
+"""A POST to an address that a customer chose: never into our own network, never further than where it points."""
+
+import ipaddress
+import socket
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import urllib3
+from urllib3.util import Timeout
+
+_CONNECT_SECONDS: Final = 5.0
+_READ_SECONDS: Final = 15.0
+_MAX_URL_LENGTH: Final = 2000
+
+
+class NotAllowed(Exception):
+    """The address is not one that a customer may have us call. The message says why."""
+
+
+class Unreachable(Exception):
+    """Nobody answered. The message says why, without addresses of ours."""
+
+
+def checked(url: str, *, is_internal: bool = False) -> SplitResult:
+    """The parts of an acceptable address. `is_internal`: an operator chose it, so HTTP will do.
+
+    Raises: NotAllowed.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise NotAllowed("the address is not one") from None
+    if len(url) > _MAX_URL_LENGTH or not url.isascii() or not url.isprintable() or " " in url:
+        raise NotAllowed(f"the address must have at most {_MAX_URL_LENGTH} ASCII characters, and no spaces")
+    if parts.scheme != "https" and not (is_internal and parts.scheme == "http"):
+        raise NotAllowed("the address must begin with https://")
+    if not parts.hostname or parts.username is not None or parts.password is not None or parts.fragment:
+        raise NotAllowed("the address must have a host, and neither user, password nor fragment")
+    if not is_internal and port not in (None, 443, 8443):
+        raise NotAllowed("the port must be 443 or 8443")
+    try:
+        address = ipaddress.ip_address(parts.hostname)
+    except ValueError:
+        return parts
+    if not is_internal and not _is_public(address):
+        raise NotAllowed("the address is not on the internet")
+    return parts
+
+
+def post(url: str, body: bytes, headers: dict[str, str], *, is_internal: bool = False) -> int:
+    """The status of the answer, whatever it is. Redirects are not followed, and the body of the answer is not read.
+
+    Raises: NotAllowed, also when the name of a good address leads into a private network; Unreachable.
+    """
+    parts = checked(url, is_internal=is_internal)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    # Resolved once, and that address is called: a name that is resolved twice may answer differently the second time.
+    address = _resolved(host, port, is_internal=is_internal)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+    pool: urllib3.HTTPConnectionPool
+    if parts.scheme == "https":
+        pool = urllib3.HTTPSConnectionPool(
+            address, port, timeout=timeout, maxsize=1, server_hostname=host, assert_hostname=host
+        )
+    else:
+        pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout, maxsize=1)
+    try:
+        answer = pool.urlopen(
+            "POST",
+            target,
+            body=body,
+            headers={
+                "Host": parts.netloc,
+                "User-Agent": "Validibot-Webhooks/1",
+                "Content-Type": "application/json",
+                **headers,
+            },
+            redirect=False,
+            retries=False,
+            preload_content=False,
+        )
+        return int(answer.status)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise Unreachable(f"no answer from {host}: {type(error).__name__}") from None
+    finally:
+        pool.close()
+
+
+def _resolved(host: str, port: int, *, is_internal: bool) -> str:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise Unreachable(f"{host} has no address") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    if not is_internal and not all(_is_public(ipaddress.ip_address(address)) for address in addresses):
+        raise NotAllowed(f"{host} leads to an address that is not on the internet")
+    return addresses[0]
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    if mapped is not None and not _is_public(mapped):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
