@@ -14,11 +14,13 @@ if env.role == "web":
     from app.callbacks.views import receive
     from app.web.api import api
     from app.web.pages import home
+    from app.workflows.credentials import did_document
 
     urlpatterns += [
         path("", home, name="home"),
         path("admin/", admin.site.urls),
         path("api/", api.urls),
+        path(".well-known/did.json", did_document),
         path("callbacks/<slug:kind>/<uuid:target>", receive),
     ]
 

@@ -12,8 +12,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from app.ids import time_ordered_id
 from app.organizations.models import Organization
-from app.validations.models import time_ordered_id
 
 
 class SimulationState(models.TextChoices):

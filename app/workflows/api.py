@@ -13,9 +13,9 @@ from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
 
 from app.idempotency import keys as idempotency
+from app.ids import first_id_of
 from app.organizations.models import ApiKey, Scope
 from app.settings import env
-from app.validations.models import first_id_of
 from app.validations.openapi import IDEMPOTENCY_KEY
 from app.web.auth import ApiKeyAuth
 from app.web.problems import FieldError, Problem, ProblemDocument
@@ -144,7 +144,7 @@ def create(request: HttpRequest, response: HttpResponse) -> Status[dict[str, Any
             version = WorkflowVersion.objects.select_related("workflow").get(workflow=UUID(slot.resource_id), number=1)
         else:
             new = requests.parsed(request, body, NewWorkflow)
-            requests.refuse_unsound(new.definition)
+            requests.refuse_unsound(new.definition, key.organization_id)
             try:
                 with transaction.atomic():
                     version = versions.create(key, new.name, new.definition)
@@ -200,7 +200,7 @@ def add_version(request: HttpRequest, response: HttpResponse, workflow_id: UUID)
     """Runs that have begun keep their version. Steps equal to those of the newest version add none: 200."""
     workflow = _workflow(request, workflow_id)
     definition = requests.parsed(request, requests.read(request), Definition)
-    requests.refuse_unsound(definition)
+    requests.refuse_unsound(definition, workflow.organization_id)
     version, is_new = versions.add(workflow, _key(request), definition)
     response.headers["Location"] = f"{_workflow_url(workflow_id)}/versions/{version.number}"
     return Status(201 if is_new else 200, _with_steps(version))

@@ -72,7 +72,7 @@ def _result(step_run: WorkflowStepRun) -> Result:
     try:
         job = Work(
             id=step_run.id,
-            attempt=step_run.attempt,
+            run_id=step_run.run_id,
             definition=step_run.step.definition,
             variables=variables_of(step_run),
             organization_id=step_run.run.organization_id,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
@@ -86,13 +87,15 @@ class ValidatorConfig(_Model):
 
 
 class WebhookConfig(_Model):
+    """The step's inputs are posted to a webhook endpoint of the organisation, signed with its secret."""
+
     action: Literal[ActionKind.WEBHOOK]
-    url: Annotated[str, StringConstraints(pattern=r"^https://[!-~]+$", max_length=2000)]
+    endpoint: UUID = Field(description="Id of a webhook endpoint.")
 
 
 class SlackConfig(_Model):
     action: Literal[ActionKind.SLACK]
-    webhook_url: Annotated[str, StringConstraints(pattern=r"^https://[!-~]+$", max_length=500)] = Field(
+    webhook_url: Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=500)] = Field(
         description="An incoming webhook. It is a secret: answers show its host only."
     )
     text: str = Field(
@@ -101,6 +104,8 @@ class SlackConfig(_Model):
 
 
 class CredentialConfig(_Model):
+    """A W3C verifiable credential about the step's inputs, as a signed JWT."""
+
     action: Literal[ActionKind.CREDENTIAL]
     credential_type: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,99}$")] = "ValidationCredential"
     expires_after_days: int | None = Field(None, ge=1, le=3660)
@@ -188,6 +193,8 @@ class ErrorCode(StrEnum):
     BAD_CONDITION = "bad-condition"
     MISSING_INPUT = "missing-input"
     NOT_UPSTREAM = "not-upstream"
+    UNKNOWN_ENDPOINT = "unknown-endpoint"
+    BAD_SLACK_ADDRESS = "bad-slack-address"
 
 
 @dataclass(frozen=True, kw_only=True)

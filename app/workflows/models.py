@@ -13,9 +13,9 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from app.ids import time_ordered_id
 from app.leases import Leased, LeasedQuerySet
 from app.organizations.models import ApiKey, Organization
-from app.validations.models import time_ordered_id
 from app.workflows import engine
 from app.workflows.definitions import AnyStep, Definition, RetryIn, StepType, step_adapter
 from app.workflows.engine import FINAL_RUN_STATES, FINAL_STEP_STATES, RunState, RunWhen, StepState
@@ -255,3 +255,17 @@ class WorkflowStepRun(Leased):
     @property
     def progress(self) -> engine.Progress:
         return engine.Progress(state=StepState(self.state), is_dispatched=self.is_dispatched)
+
+
+class CredentialKey(models.Model):
+    """A public key that credentials were signed with. It stays when the private key is replaced: so do credentials."""
+
+    key_id = models.CharField(max_length=64, unique=True, help_text="JWK thumbprint (RFC 7638).")
+    jwk = models.JSONField()
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+
+    def __str__(self) -> str:
+        return self.key_id

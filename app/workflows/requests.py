@@ -1,17 +1,29 @@
 """Request bodies of the workflow API. They are kept as JSON, so they are read here and not in a sandbox: strictly."""
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 from django.http import HttpRequest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.settings import env
 from app.validations.engines import strictjson
 from app.validations.engines.results import Refused
 from app.validations.sandbox import pool
 from app.web import bodies
 from app.web.problems import FieldError, Problem
-from app.workflows.definitions import Definition, Key, errors_of
+from app.webhooks.models import WebhookEndpoint
+from app.workflows import actions
+from app.workflows.definitions import (
+    Definition,
+    DefinitionError,
+    ErrorCode,
+    Key,
+    SlackConfig,
+    WebhookConfig,
+    errors_of,
+)
 
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -77,9 +89,9 @@ def parsed(request: HttpRequest, body: bytes, model: type[M]) -> M:
         raise _invalid(error) from None
 
 
-def refuse_unsound(definition: Definition) -> None:
+def refuse_unsound(definition: Definition, organization_id: int) -> None:
     """Raises: Problem with the name and the place of everything that is wrong."""
-    errors = errors_of(definition, _why_not_a_condition)
+    errors = [*errors_of(definition, _why_not_a_condition), *_errors_of_targets(definition, organization_id)]
     if errors:
         raise Problem(
             "invalid-workflow",
@@ -91,6 +103,26 @@ def refuse_unsound(definition: Definition) -> None:
                 for error in errors
             ],
         )
+
+
+def _errors_of_targets(definition: Definition, organization_id: int) -> Iterator[DefinitionError]:
+    for index, step in enumerate(definition.steps):
+        if isinstance(step.config, WebhookConfig):
+            endpoints = WebhookEndpoint.objects.filter(organization=organization_id, is_active=True)
+            if not endpoints.filter(id=step.config.endpoint).exists():
+                yield DefinitionError(
+                    code=ErrorCode.UNKNOWN_ENDPOINT,
+                    field=f"steps[{index}].config.endpoint",
+                    message=f"the organisation has no active webhook endpoint {step.config.endpoint}",
+                    remedy="create the endpoint first",
+                )
+        elif isinstance(step.config, SlackConfig) and not actions.is_slack(step.config.webhook_url):
+            yield DefinitionError(
+                code=ErrorCode.BAD_SLACK_ADDRESS,
+                field=f"steps[{index}].config.webhook_url",
+                message="the address is not one of an incoming webhook of Slack",
+                remedy=f"copy it from Slack: it begins with {env.slack_endpoint}/services/",
+            )
 
 
 def _why_not_a_condition(expression: str) -> str:

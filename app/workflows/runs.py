@@ -19,6 +19,7 @@ from app.leases import RowGone
 from app.organizations.models import ApiKey
 from app.simulations.models import SimulationJob
 from app.tasking import occurrence
+from app.webhooks.events import announce
 from app.workflows import engine
 from app.workflows.engine import RunState, StepState
 from app.workflows.models import WorkflowRun, WorkflowStepRun, WorkflowVersion
@@ -106,6 +107,8 @@ def advance(run_id: UUID) -> None:
         run.finished_at = now if decisions.state.is_final else None
         run.needs_advance_since = None
         run.save(update_fields=["state", "started_at", "finished_at", "needs_advance_since"])
+        if decisions.state.is_final:
+            _announce(run)
     if decisions.state.is_final:
         log.info("a workflow run has ended", run=str(run_id), state=decisions.state.value)
 
@@ -131,7 +134,19 @@ def cancel(run_id: UUID) -> WorkflowRun:
         )
         run.state, run.finished_at, run.needs_advance_since = RunState.CANCELLED, now, None
         run.save(update_fields=["state", "finished_at", "needs_advance_since"])
+        _announce(run)
     return run
+
+
+def _announce(run: WorkflowRun) -> None:
+    ended = {
+        "workflow": str(run.version.workflow_id),
+        "version": run.version.number,
+        "run": str(run.id),
+        "state": str(run.state),
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+    }
+    announce(run.organization_id, "workflow.finished", str(run.id), ended)
 
 
 class NothingToReplay(Exception):

@@ -25,7 +25,7 @@ class Work:
     """An attempt to be made. `id` is the step run's: the idempotency key of every effect, whatever the attempt."""
 
     id: UUID
-    attempt: int
+    run_id: UUID
     definition: AnyStep
     variables: dict[str, Any]
     organization_id: int
@@ -107,6 +107,7 @@ def perform(work: Work) -> Result:
         case ValidatorStep():
             return _validate(work.definition, inputs)
         case ActionStep():
+            # Actions return the results of this module.
             from app.workflows import actions
 
             return actions.perform(work, work.definition, inputs)

@@ -4,7 +4,7 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
-import app.validations.models
+import app.ids
 
 
 class Migration(migrations.Migration):
@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=app.validations.models.time_ordered_id,
+                        default=app.ids.time_ordered_id,
                         editable=False,
                         primary_key=True,
                         serialize=False,

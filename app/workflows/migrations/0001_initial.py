@@ -4,7 +4,7 @@ import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
 
-import app.validations.models
+import app.ids
 
 
 class Migration(migrations.Migration):
@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=app.validations.models.time_ordered_id,
+                        default=app.ids.time_ordered_id,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -81,7 +81,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=app.validations.models.time_ordered_id,
+                        default=app.ids.time_ordered_id,
                         editable=False,
                         primary_key=True,
                         serialize=False,
@@ -150,7 +150,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=app.validations.models.time_ordered_id,
+                        default=app.ids.time_ordered_id,
                         editable=False,
                         primary_key=True,
                         serialize=False,

@@ -118,7 +118,7 @@ def test_the_hash_of_a_version_ignores_how_it_was_written() -> None:
         {"key": "a", "retry": {"max_attempts": 0}},
         {"key": "a", "inputs": {"x": {"ref": "inputs/x"}}},
         {"key": "a", "type": "VALIDATOR", "config": {"validator": "cel", "schema": {}}},
-        {"key": "a", "type": "ACTION", "config": {"action": "WEBHOOK", "url": "http://example.com"}},
+        {"key": "a", "type": "ACTION", "config": {"action": "WEBHOOK", "endpoint": "http://example.com"}},
     ],
 )
 def test_a_step_of_the_wrong_shape_is_refused(step: dict[str, Any]) -> None:
