@@ -25,14 +25,28 @@ class Api:
 
 
 APIS = (
-    Api(name="artifactregistry", package="google.devtools.artifactregistry.v1", documents={"/artifactregistry/v1/": "artifactregistry:v1"}),
+    Api(
+        name="artifactregistry",
+        package="google.devtools.artifactregistry.v1",
+        documents={"/artifactregistry/v1/": "artifactregistry:v1"},
+    ),
     Api(name="billingbudgets", documents={"/billingbudgets/v1/": "billingbudgets:v1"}, operations_at="root"),
-    Api(name="certificatemanager", package="google.cloud.certificatemanager.v1", documents={"/certificatemanager/v1/": "certificatemanager:v1"}),
+    Api(
+        name="certificatemanager",
+        package="google.cloud.certificatemanager.v1",
+        documents={"/certificatemanager/v1/": "certificatemanager:v1"},
+    ),
     Api(name="cloudbilling", documents={"/cloudbilling/v1/": "cloudbilling:v1"}, operations_at="root"),
-    Api(name="cloudbuild", package="google.devtools.cloudbuild.v1", documents={"/cloudbuild/v1/": "cloudbuild:v1"}, operations_at="root"),
+    Api(
+        name="cloudbuild",
+        package="google.devtools.cloudbuild.v1",
+        documents={"/cloudbuild/v1/": "cloudbuild:v1"},
+        operations_at="root",
+    ),
     Api(name="cloudkms", package="google.cloud.kms.v1", documents={"/cloudkms/v1/": "cloudkms:v1"}),
     Api(
-        name="cloudresourcemanager", package="google.cloud.resourcemanager.v3",
+        name="cloudresourcemanager",
+        package="google.cloud.resourcemanager.v3",
         documents={
             "/cloudresourcemanager/v1/": "cloudresourcemanager:v1",
             "/cloudresourcemanager/v3/": "cloudresourcemanager:v3",
@@ -59,16 +73,23 @@ APIS = (
     Api(name="iamcredentials", documents={"/iamcredentials/v1/": "iamcredentials:v1"}),
     Api(name="logging", package="google.logging.v2", documents={"/logging/v2/": "logging:v2"}),
     Api(
-        name="monitoring", package="google.monitoring.v3",
+        name="monitoring",
+        package="google.monitoring.v3",
         documents={"/monitoring/v1/": "monitoring:v1", "/monitoring/v3/": "monitoring:v3"},
         operations_at="root",
     ),
     Api(name="orgpolicy", documents={"/orgpolicy/v2/": "orgpolicy:v2"}),
     Api(name="run", package="google.cloud.run.v2", documents={"/run/v2/": "run:v2"}),
     Api(name="secretmanager", documents={"/secretmanager/v1/": "secretmanager:v1"}),
-    Api(name="servicenetworking", package="google.cloud.servicenetworking.v1", documents={"/servicenetworking/v1/": "servicenetworking:v1"}, operations_at="root"),
     Api(
-        name="serviceusage", package="google.api.serviceusage.v1",
+        name="servicenetworking",
+        package="google.cloud.servicenetworking.v1",
+        documents={"/servicenetworking/v1/": "servicenetworking:v1"},
+        operations_at="root",
+    ),
+    Api(
+        name="serviceusage",
+        package="google.api.serviceusage.v1",
         documents={"/serviceusage/v1/": "serviceusage:v1", "/serviceusage/v1beta1/": "serviceusage:v1beta1"},
         operations_at="root",
     ),

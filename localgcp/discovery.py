@@ -65,7 +65,7 @@ class Document:
         self.schemas: dict[str, dict[str, Any]] = document["schemas"]
         self.common_parameters = COMMON_PARAMETERS | frozenset(document.get("parameters", ()))
         self.methods: dict[str, Method] = {}
-        self._routes: dict[str, Any] = {}
+        self._routes: dict[Any, Any] = {}
         for spec in _methods(document):
             method = Method(
                 id=spec["id"].partition(".")[2],
@@ -88,7 +88,7 @@ class Document:
         return any(self.route(verb, raw_path) for verb in ("GET", "POST", "PUT", "PATCH", "DELETE"))
 
     def _add_route(self, method: Method, flat_path: str) -> None:
-        node = self._routes
+        node: dict[Any, Any] = self._routes
         for segment in flat_path.split("/"):
             head, colon, verb = segment.rpartition(":")
             name = head if colon else segment

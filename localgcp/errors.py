@@ -1,16 +1,16 @@
 """What an API refuses, in Google's words and JSON.
 
-    ApiError
-    ├── InvalidArgument, OutOfRange, FailedPrecondition     400
-    ├── Unauthenticated                                     401
-    ├── PermissionDenied                                    403
-    ├── NotFound                                            404
-    ├── AlreadyExists, Aborted                              409
-    ├── PreconditionFailed                                  412 (APIs that predate google.rpc, Cloud Storage above all)
-    ├── ResourceExhausted                                   429
-    ├── Internal                                            500
-    ├── Unimplemented                                       501
-    └── Unavailable                                         503
+ApiError
+├── InvalidArgument, OutOfRange, FailedPrecondition     400
+├── Unauthenticated                                     401
+├── PermissionDenied                                    403
+├── NotFound                                            404
+├── AlreadyExists, Aborted                              409
+├── PreconditionFailed                                  412 (APIs that predate google.rpc, Cloud Storage above all)
+├── ResourceExhausted                                   429
+├── Internal                                            500
+├── Unimplemented                                       501
+└── Unavailable                                         503
 """
 
 from collections.abc import Mapping, Sequence

@@ -23,7 +23,7 @@ def parse_mask(mask: str, properties: Mapping[str, Any], message: str) -> list[l
 
 def apply_mask(current: Mapping[str, Any], body: Mapping[str, Any], paths: list[list[str]]) -> dict[str, Any]:
     """`current` with the fields at `paths` as they are in `body`; a field that `body` lacks is cleared."""
-    result = _copied(current)
+    result: dict[str, Any] = _copied(current)
     for path in paths:
         source: Any = body
         target = result

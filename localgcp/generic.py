@@ -114,7 +114,8 @@ def set_iam_policy(call: Call) -> dict[str, Any]:
     _policy_target(call)
     # Compute sends bindings and etag beside the policy as well as in it.
     policy = call.body.get("policy", {k: v for k, v in call.body.items() if k in ("bindings", "etag", "version")})
-    return call.region.iam.set_policy(call.key, without_nulls(policy), call.body.get("updateMask"))
+    kept: dict[str, Any] = without_nulls(policy)
+    return call.region.iam.set_policy(call.key, kept, call.body.get("updateMask"))
 
 
 def test_iam_permissions(call: Call) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def new_id(call: Call) -> str:
 def new_body(call: Call, key: str) -> dict[str, Any]:
     """The body of a new resource, with the fields that the server fills in."""
     schema = resource_schema(call)
-    body = without_nulls(call.body)
+    body: dict[str, Any] = without_nulls(call.body)
     relative = key.partition("/")[2]
     if "name" in schema:
         body["name"] = relative.rpartition("/")[2] if call.service.api.legacy else relative
@@ -250,7 +251,7 @@ def page(call: Call, resources: list[Resource]) -> dict[str, Any]:
     schema = call.method.document.schemas[call.method.response_schema or ""]["properties"]
     field = next(
         (name for name in ("items", collection_segment(call)) if schema.get(name, {}).get("type") == "array"),
-        next((name for name, spec in schema.items() if spec.get("type") == "array" and "$ref" in spec["items"]), "items"),
+        next((n for n, spec in schema.items() if spec.get("type") == "array" and "$ref" in spec["items"]), "items"),
     )
     result: dict[str, Any] = {}
     if "kind" in schema and "default" in schema["kind"]:

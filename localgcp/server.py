@@ -199,9 +199,7 @@ class Endpoint:
             return None
         if call.method.response_schema and "Operation" in call.method.response_schema:
             return _response(
-                call.operation(
-                    target=created.key, response={"@type": generic.message_type(call), **created}
-                ),
+                call.operation(target=created.key, response={"@type": generic.message_type(call), **created}),
                 call,
             )
         return _response(created, call)

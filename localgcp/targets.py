@@ -55,7 +55,10 @@ class Caller:
     def __init__(self, region: "Region") -> None:
         self._region = region
         self._client = httpx.AsyncClient(
-            timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=100), trust_env=False
+            # Each call has its own deadline.
+            timeout=None,  # noqa: S113
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+            trust_env=False,
         )
 
     async def close(self) -> None:
@@ -127,7 +130,9 @@ def check_target(call: "Call", target: Mapping[str, Any], where: str, uri_field:
     url = target.get(uri_field, "")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidArgument(f'{where}.{uri_field} must begin with "http://" or "https://" and name a host, got "{url}".')
+        raise InvalidArgument(
+            f'{where}.{uri_field} must begin with "http://" or "https://" and name a host, got "{url}".'
+        )
     if len(url) > MAX_URL_LENGTH:
         raise InvalidArgument(f"{where}.{uri_field} must be at most {MAX_URL_LENGTH} characters, got {len(url)}.")
     if target.get("body") and target.get("httpMethod", "POST") not in METHODS_WITH_BODY:

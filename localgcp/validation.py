@@ -142,7 +142,8 @@ class Validator:
     def _value(self, schema: Mapping[str, Any], value: Any, at: str, violations: list[tuple[str, str]]) -> Any:
         if "$ref" in schema:
             if not isinstance(value, dict):
-                violations.append((at, f"Invalid value at '{at}' (type.googleapis.com/{schema['$ref']}), {_shown(value)}"))
+                wanted = f"type.googleapis.com/{schema['$ref']}"
+                violations.append((at, f"Invalid value at '{at}' ({wanted}), {_shown(value)}"))
                 return None
             return self._object(schema["$ref"], value, at, violations)
         kind = schema.get("type")

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.base import File
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
-from google.cloud import storage  # type: ignore[attr-defined]  # a namespace of untyped packages
+from google.cloud import storage
 from requests import RequestException
 from storages.backends.gcloud import GoogleCloudStorage
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import empty_pb2
-from google.rpc import status_pb2
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from localgcp.pulumi import wire
 from localgcp.pulumi.protocol import GRPC_OPTIONS, plugin_pb2, provider_pb2, provider_pb2_grpc

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from localgcp.logs import entry_of_line
 from localgcp.run.program import MARKER, Program, region_marker

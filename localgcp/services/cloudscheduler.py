@@ -6,6 +6,7 @@ occurs twice fires once.
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import re
@@ -84,10 +85,8 @@ class Timetable:
                     due = await self._region.run_in_thread(self._reschedule, job.key)
                     self.fire(job)
                 moments.append(due)
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), max(0.0, (min(moments) - now).total_seconds()))
-            except TimeoutError:
-                pass
 
     def fire(self, job: Resource) -> None:
         """Start a run. Call on the event loop."""

@@ -68,7 +68,8 @@ def create_queue(call: Call) -> Resource:
         )
     call.body |= _checked(call.body)
     call.body["state"] = "RUNNING"
-    return call.proceed()
+    queue: Resource = call.proceed()
+    return queue
 
 
 @service.method(f"{QUEUES}.patch")
@@ -190,10 +191,7 @@ def _check_deadline(task: dict[str, Any]) -> None:
         return
     deadline = seconds(task["dispatchDeadline"])
     if not MIN_DISPATCH_DEADLINE_SECONDS <= deadline <= MAX_DISPATCH_DEADLINE_SECONDS:
-        raise InvalidArgument(
-            "Task.dispatchDeadline must be between [15s, 30m]"
-            f", got {task['dispatchDeadline']}."
-        )
+        raise InvalidArgument(f"Task.dispatchDeadline must be between [15s, 30m], got {task['dispatchDeadline']}.")
 
 
 def _moment(text: str, where: str) -> datetime:

@@ -66,7 +66,8 @@ def delete_zone(call: Call) -> Response:
         others = [r for r in call.store.list(zone.key, "rrsets") if r["type"] not in ("NS", "SOA")]
         if others:
             raise FailedPrecondition(
-                f"The resource named '{zone['name']}' cannot be deleted because it contains one or more 'resource record sets'.",
+                f"The resource named '{zone['name']}' cannot be deleted because it contains one or more"
+                " 'resource record sets'.",
                 reason="containerNotEmpty",
             )
         call.store.delete(zone.key)
@@ -83,7 +84,8 @@ def change_records(call: Call) -> Resource:
             found = call.store.find(key)
             if found is None or (found["ttl"], sorted(found["rrdatas"])) != (record["ttl"], sorted(record["rrdatas"])):
                 raise NotFound(
-                    f"The 'entity.change.deletions' resource named '{record['name']} ({record['type']})' does not exist."
+                    f"The 'entity.change.deletions' resource named '{record['name']} ({record['type']})'"
+                    " does not exist."
                 )
             call.store.delete(key)
         for record in call.body.get("additions", []):

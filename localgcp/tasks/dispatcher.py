@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import sqlite3
@@ -257,7 +258,7 @@ class Pump:
             self._bucket = TokenBucket(rate, burst_size(rate), time.monotonic())
         if self._bucket.rate != rate:
             self._bucket.configure(rate, burst_size(rate))
-        while (wait := self._bucket.take(time.monotonic())) > 0:
+        while (wait := self._bucket.take(time.monotonic())) > 0:  # noqa: ASYNC110 (time brings a token, not an event)
             await asyncio.sleep(wait)
 
     async def _is_running(self) -> bool:
@@ -270,10 +271,8 @@ class Pump:
         if not full:
             due = await self._region.run_in_thread(self._dispatcher.next_due, self._queue, set(self._in_flight))
             wait = None if due is None else max(0.0, due - self._region.clock.now().timestamp())
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), wait)
-        except TimeoutError:
-            pass
 
     def _start(self, row: sqlite3.Row, config: dict[str, Any]) -> None:
         self._in_flight.add(row["name"])
@@ -362,7 +361,8 @@ class Pump:
             headers["X-CloudTasks-TaskPreviousResponse"] = str(row["previous_status"])
         if row["dispatches"]:
             previous = row["previous_status"]
-            headers["X-CloudTasks-TaskRetryReason"] = "DEADLINE_EXCEEDED" if previous is None else f"HTTP status {previous}"
+            reason = "DEADLINE_EXCEEDED" if previous is None else f"HTTP status {previous}"
+            headers["X-CloudTasks-TaskRetryReason"] = reason
         headers |= await self._dispatcher.caller.authorization(target, target["url"])
         deadline = task.get("dispatchDeadline")
         return await self._dispatcher.caller.call(

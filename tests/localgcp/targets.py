@@ -70,7 +70,7 @@ def serving() -> Iterator[Target]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_GET = do_PUT = do_POST  # noqa: N815 (the names that the base class looks for)
+        do_GET = do_PUT = do_POST
 
         def log_message(self, *_: object) -> None:
             pass

@@ -55,9 +55,7 @@ def test_a_job_fires_when_its_time_comes(
     assert delivery.body == b"{}"
 
 
-def test_a_job_can_be_run_at_once(
-    scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
-) -> None:
+def test_a_job_can_be_run_at_once(scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target) -> None:
     created = scheduler.create_job(parent=location, job=job(location, target.url))
 
     scheduler.run_job(name=created.name)
@@ -75,9 +73,7 @@ def test_a_failed_run_is_retried_as_configured_and_leaves_its_status(
     scheduler.run_job(name=created.name)
     target.wait_for(3)
 
-    status = next(
-        found for found in (scheduler.get_job(name=created.name).status for _ in range(500)) if found.code
-    )
+    status = next(found for found in (scheduler.get_job(name=created.name).status for _ in range(500)) if found.code)
     assert status.code == 13
     assert len(target.deliveries) == 3
 

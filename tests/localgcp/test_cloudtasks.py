@@ -88,9 +88,7 @@ def test_a_task_that_runs_out_of_attempts_is_gone(
 def test_the_gaps_between_attempts_double_and_then_grow_evenly(
     tasks: tasks_v2.CloudTasksClient, location: str, target: Target
 ) -> None:
-    queue = make_queue(
-        tasks, location, retry_config=retries(6, 0.2, max_doublings=1, max_backoff=seconds(1))
-    )
+    queue = make_queue(tasks, location, retry_config=retries(6, 0.2, max_doublings=1, max_backoff=seconds(1)))
     target.answers(500)
 
     tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPICallError
-from google.cloud import artifactregistry_v1, storage  # type: ignore[attr-defined]
+from google.cloud import artifactregistry_v1, storage
 from google.cloud.devtools import cloudbuild_v1
 
 from localgcp.build.images import image_store

@@ -5,8 +5,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import proto
+import proto  # type: ignore[import-untyped]
 import pytest
+from google.api.launch_stage_pb2 import LaunchStage  # type: ignore[import-untyped]
 
 from localgcp import discovery
 from localgcp.enums import name_by_number
@@ -27,7 +28,8 @@ def proto_enums(module: Any, seen: set[type]) -> Iterator[dict[str, int]]:
             continue
         seen.add(member)
         if issubclass(member, proto.Enum):
-            yield {value.name: int(value) for value in member}
+            values: Any = member
+            yield {value.name: int(value) for value in values}
         elif issubclass(member, proto.Message):
             yield from proto_enums(member, seen)
 
@@ -59,10 +61,6 @@ def test_the_number_of_an_enum_value_is_its_number_in_the_proto(identifier: str,
 
 
 def test_a_launch_stage_is_numbered_as_in_google_api() -> None:
-    from google.api.launch_stage_pb2 import LaunchStage
-
-    names = tuple(
-        discovery.load("run:v2").schemas["GoogleCloudRunV2Service"]["properties"]["launchStage"]["enum"]
-    )
+    names = tuple(discovery.load("run:v2").schemas["GoogleCloudRunV2Service"]["properties"]["launchStage"]["enum"])
 
     assert name_by_number(names) == {value: name for name, value in LaunchStage.items()}

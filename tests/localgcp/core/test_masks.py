@@ -7,7 +7,7 @@ from localgcp.fieldmask import apply_mask, merge_patch, parse_mask
 from localgcp.filters import matches
 from localgcp.partial import select
 
-QUEUE = {"name": {}, "rateLimits": {}, "retryConfig": {}, "labels": {}}
+QUEUE: dict[str, object] = {"name": {}, "rateLimits": {}, "retryConfig": {}, "labels": {}}
 
 
 def test_a_mask_changes_what_it_names_and_nothing_else() -> None:

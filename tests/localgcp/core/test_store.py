@@ -49,11 +49,15 @@ def test_deleting_takes_what_is_below_and_its_policies_and_leaves_the_neighbours
 
 
 def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
-    with pytest.raises(RuntimeError), store.transaction():
-        store.create(NETWORK, {})
+    def fail_half_way() -> None:
         with store.transaction():
-            store.set_policy(NETWORK, {"bindings": []})
-        raise RuntimeError
+            store.create(NETWORK, {})
+            with store.transaction():
+                store.set_policy(NETWORK, {"bindings": []})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
 
     assert not store.exists(NETWORK)
     assert store.policy(NETWORK) == {}

@@ -5,9 +5,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from localgcp.pulumi import wire
-from localgcp.pulumi.protocol import provider_pb2, provider_pb2_grpc, status_pb2
+from localgcp.pulumi.protocol import provider_pb2, provider_pb2_grpc
 from localgcp.pulumi.provider import UNKNOWN, Change, Diff, Secret
 from localgcp.pulumi.provider_server import start
 from tests.localgcp.pulumi.memory import THING, MemoryProvider

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from google.cloud import run_v2, storage  # type: ignore[attr-defined]
+from google.cloud import run_v2, storage
 from googleapiclient import discovery
 from googleapiclient.errors import HttpError
 
