@@ -28,8 +28,9 @@ from app.workflows.requests import NewReplay, NewRun, NewWorkflow, schema_of
 router = Router()
 _PROBLEMS: dict[int | frozenset[int], type[Schema] | Any] = {frozenset({401, 403, 429, 503}): ProblemDocument}
 _BODY_PROBLEMS: dict[int | frozenset[int], type[Schema] | Any] = {
-    frozenset({400, 409, 413, 415, 422}): ProblemDocument
-} | _PROBLEMS
+    frozenset({400, 409, 413, 415, 422}): ProblemDocument,
+    **_PROBLEMS,
+}
 _POLL_SECONDS: Final = 2
 _POLL_SECONDS_WHILE_WAITING: Final = 15
 

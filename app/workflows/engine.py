@@ -66,7 +66,8 @@ class Retry:
 
     def rest_after(self, attempt: int) -> timedelta:
         # The exponent is bounded: 2**1000 seconds are no timedelta.
-        return min(self.backoff * 2 ** min(attempt - 1, 30), self.max_backoff)
+        factor: int = 2 ** min(attempt - 1, 30)
+        return min(self.backoff * factor, self.max_backoff)
 
 
 @dataclass(frozen=True, kw_only=True)

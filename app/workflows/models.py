@@ -113,12 +113,13 @@ class WorkflowStepDefinition(models.Model):
     @property
     def document(self) -> dict[str, Any]:
         """As its author wrote it, with every default."""
-        return {name: getattr(self, name) for name in _ENGINE_COLUMNS} | self.settings
+        settings: dict[str, Any] = self.settings
+        return {name: getattr(self, name) for name in _ENGINE_COLUMNS} | settings
 
     @property
     def masked_document(self) -> dict[str, Any]:
         """The document without what would let its reader act in the author's name."""
-        document = self.document
+        document: dict[str, Any] = self.document
         if "webhook_url" in document["config"]:
             host = urlsplit(document["config"]["webhook_url"]).netloc
             document["config"] = document["config"] | {"webhook_url": f"https://{host}/…"}
@@ -251,6 +252,10 @@ class WorkflowStepRun(Leased):
     def is_finished(self) -> bool:
         """No worker has anything to do: a callback or nothing at all is what comes next."""
         return self.is_final or self.state == StepState.WAITING.value
+
+    @property
+    def problem_code(self) -> str:
+        return str((self.problem or {}).get("code", ""))
 
     @property
     def progress(self) -> engine.Progress:

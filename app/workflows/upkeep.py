@@ -25,7 +25,7 @@ RUNS: Final = """
     SET needs_advance_since = now()
     FROM (
         SELECT id FROM workflows_workflowrun
-        WHERE needs_advance_since < now() - %s
+        WHERE needs_advance_since < now() - %s * interval '1 second'
         ORDER BY needs_advance_since
         LIMIT %s
         FOR UPDATE SKIP LOCKED
@@ -35,7 +35,7 @@ RUNS: Final = """
 """
 STEPS: Final = """
     UPDATE workflows_workflowsteprun AS step
-    SET due_at = now() + %s
+    SET due_at = now() + %s * interval '1 second'
     FROM (
         SELECT id FROM workflows_workflowsteprun
         WHERE due_at < now() AND state IN ('PENDING', 'RUNNING')
@@ -65,7 +65,7 @@ def _enqueue(statement: str, task: Any, deadline: Deadline) -> int:
     enqueued = 0
     while not deadline.is_over:
         with connection.cursor() as cursor:
-            cursor.execute(statement, [PICKED_UP_WITHIN, BATCH])
+            cursor.execute(statement, [PICKED_UP_WITHIN.total_seconds(), BATCH])
             due = cursor.fetchall()
         for id_, name in due:
             submission = submit(occurrence(task, name), str(id_))

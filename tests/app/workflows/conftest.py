@@ -33,8 +33,8 @@ def queue(transactional_db: None) -> Iterator[Queue]:
 def _forget_backends() -> None:
     # django-tasks reads its settings once per process, and keeps a backend per thread.
     task_backends.__dict__.pop("settings", None)
-    task_backends._settings = None
-    task_backends._connections = Local(task_backends.thread_critical)
+    task_backends._settings = None  # type: ignore[attr-defined]
+    task_backends._connections = Local(task_backends.thread_critical)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

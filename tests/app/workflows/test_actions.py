@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django.test import Client
 
 from app.organizations.models import ApiKey
+from app.settings import env
 from app.webhooks import signing
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint
 from app.workflows import actions, credentials, requests, runs
+from app.workflows.definitions import Definition
 from app.workflows.models import WorkflowRun
 from tests.app.workflows.queue import Queue
 from tests.app.workflows.sink import Sink, running
@@ -114,14 +116,14 @@ def test_a_webhook_to_an_endpoint_that_was_switched_off_fails_at_once(
 
     done = run(key, queue, webhook(endpoint))
 
-    assert (done.steps.get().problem["code"], sink.received) == ("unknown-endpoint", [])
+    assert (done.steps.get().problem_code, sink.received) == ("unknown-endpoint", [])
 
 
 def test_a_slack_message_has_its_inputs_filled_in_and_escaped(
     key: ApiKey, queue: Queue, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The operator's setting, which a process reads once.
-    monkeypatch.setattr(actions, "env", actions.env.model_copy(update={"slack_endpoint": sink.url}))
+    monkeypatch.setattr(actions, "env", env.model_copy(update={"slack_endpoint": sink.url}))
     config = {"action": "SLACK", "webhook_url": f"{sink.url}/services/T/B/x", "text": "{order} & {other} {order.a} {"}
 
     done = run(key, queue, action(config), order="<!channel>")
@@ -136,11 +138,11 @@ def test_slack_is_reached_at_its_own_address_only(key: ApiKey, queue: Queue, sin
 
     done = run(key, queue, action(config))
 
-    assert (done.steps.get().problem["code"], sink.received) == ("bad-slack-address", [])
+    assert (done.steps.get().problem_code, sink.received) == ("bad-slack-address", [])
 
 
 def test_a_definition_names_targets_that_do_not_exist(key: ApiKey, queue: Queue) -> None:
-    definition = requests.Definition.model_validate(
+    definition = Definition.model_validate(
         {
             "steps": [
                 action({"action": "WEBHOOK", "endpoint": str(ID)}),
@@ -161,7 +163,7 @@ def test_a_credential_verifies_with_the_key_that_the_did_document_publishes(key:
     step["inputs"] = {"id": {"ref": "/inputs/order/id"}, "total": {"ref": "/inputs/order/total"}}
 
     done = run(key, queue, step, order=order)
-    outputs = done.steps.get().outputs
+    outputs = done.steps.get().outputs or {}
     document = Client(headers={"host": "au.validibot.com", "x-forwarded-proto": "https"}).get("/.well-known/did.json")
 
     (method,) = document.json()["verificationMethod"]
