@@ -44,7 +44,7 @@ def test_the_definition_in_the_reference_runs(web: Api, queue: Queue) -> None:
 def test_the_signature_in_the_reference_is_accepted() -> None:
     keys = Keyring.parse(CALLBACK_KEYS)
     names: dict[str, Any] = {}
-    exec(block("python"), names)  # noqa: S102  # our own page
+    exec(block("python run"), names)  # noqa: S102  # our own page
 
     headers = names["headers"]("k1", keys.keys["k1"], "/callbacks/simulation/7", b"{}")
 
