@@ -136,6 +136,12 @@ class RegionalStack(pulumi.ComponentResource):
                 labels=settings.labels,
                 deletion_protection=settings.deletion_protection,
                 email_by_workload=identity.email_by_workload,
+                # Whoever breaks the glass comes to mend rows.
+                row_users=[
+                    database.user_by_workload["web"],
+                    database.user_by_workload["worker"],
+                    database.break_glass_user,
+                ],
                 ready=allowed,
             ),
             in_project,

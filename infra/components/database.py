@@ -40,6 +40,7 @@ class Database(Component):
     instance_name: pulumi.Output[str]
     database_name: pulumi.Output[str]
     user_by_workload: dict[str, pulumi.Output[str]]
+    break_glass_user: pulumi.Output[str]
     users: list[pulumi.Resource]
 
     def __init__(self, name: str, args: DatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -126,7 +127,7 @@ class Database(Component):
             )
             for workload, email in args.email_by_workload.items()
         }
-        gcp.sql.User(
+        break_glass = gcp.sql.User(
             f"{name}-break-glass",
             name=BREAK_GLASS_USER,
             project=args.project,
@@ -139,6 +140,7 @@ class Database(Component):
         self.connection_name = instance.connection_name
         self.instance_name = instance.name
         self.database_name = database.name
-        self.users = list(users.values())
+        self.users = [*users.values(), break_glass]
+        self.break_glass_user = break_glass.name
         self.user_by_workload = {workload: user.name for workload, user in users.items()}
         self.register_outputs({"connection_name": self.connection_name})

@@ -12,8 +12,6 @@ from infra.job_run import JobRun
 
 MIGRATE_TIMEOUT_SECONDS: Final = 1800
 MAINTENANCE_TIMEOUT_SECONDS: Final = 3600
-# Who reads and writes rows. The migration grants it, table by table.
-ROW_WORKLOADS: Final = ("web", "worker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +21,8 @@ class JobsArgs:
     labels: dict[str, str]
     deletion_protection: bool
     email_by_workload: dict[str, pulumi.Output[str]]
+    row_users: list[pulumi.Output[str]]
+    """Who reads and writes rows. The migration grants it, table by table."""
     ready: list[pulumi.Resource]
 
 
@@ -35,13 +35,12 @@ class Jobs(Component):
     def __init__(self, name: str, args: JobsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, opts)
         self.args = args
-        row_users = pulumi.Output.all(*(args.app.user_by_workload[workload] for workload in ROW_WORKLOADS))
         migrate = self.job(
             "migrate",
             workload="migrate",
             command=["migrate_region"],
             timeout_seconds=MIGRATE_TIMEOUT_SECONDS,
-            VALIDIBOT_DATABASE_ROW_USERS=row_users.apply(",".join),
+            VALIDIBOT_DATABASE_ROW_USERS=pulumi.Output.all(*args.row_users).apply(",".join),
         )
         # What it runs is said when it is run; by itself it only lists what could be.
         maintenance = self.job(
