@@ -1,0 +1,40 @@
+"""`python -m bench <name>`: one measurement. It takes minutes, and the machine for itself."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    names = parser.add_subparsers(dest="name", required=True)
+    for name, text, rounds in (
+        ("pulumi-up", "pulumi up of the AU stack, against providers that do nothing", 3),
+        ("objects", "objects through Cloud Storage's API, against copies of files", 7),
+        ("front-door", "validations per second through the front door, against gunicorn alone", 7),
+        ("cold-start", "from zero instances to the first answer, against gunicorn started by hand", 7),
+    ):
+        one = names.add_parser(name, help=text, description=text)
+        one.add_argument("--rounds", type=int, default=rounds)
+        one.add_argument("--data-dir", type=Path, help="a region that stays, instead of one that is thrown away")
+    wanted = parser.parse_args()
+    match wanted.name:
+        case "pulumi-up":
+            from bench import pulumi_up
+
+            pulumi_up.run(wanted.rounds, 2 * wanted.rounds + 1)
+        case "objects":
+            from bench import objects
+
+            objects.run(wanted.rounds, wanted.data_dir)
+        case "front-door":
+            from bench import front_door
+
+            front_door.run(wanted.rounds, wanted.data_dir)
+        case "cold-start":
+            from bench import cold_start
+
+            cold_start.run(wanted.rounds, wanted.data_dir)
+
+
+if __name__ == "__main__":
+    main()
