@@ -81,7 +81,7 @@ def run(rounds: int, data_dir: Path | None) -> None:
         api = f"http://127.0.0.1:{urlsplit(region.run_api).port}"
         bearer = {"Authorization": f"Bearer {region.key}"}
         first_answer(api, {"Host": host}, PROBE, None)
-        # An identity ends with its instance, so what is started by hand borrows that of a running one: the same account.
+        # An identity ends with its instance: what is started by hand borrows that of a running one, the same account.
         command = Command.of(region.instances(MODEL)[0])
 
         def from_zero(path: str, body: bytes | None) -> float:
