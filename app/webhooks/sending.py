@@ -48,7 +48,14 @@ def checked(url: str, *, is_internal: bool = False) -> SplitResult:
     return parts
 
 
-def post(url: str, body: bytes, headers: dict[str, str], *, is_internal: bool = False) -> int:
+def post(
+    url: str,
+    body: bytes,
+    headers: dict[str, str],
+    *,
+    is_internal: bool = False,
+    read_seconds: float = _READ_SECONDS,
+) -> int:
     """The status of the answer, whatever it is. Redirects are not followed, and the body of the answer is not read.
 
     Raises: NotAllowed, also when the name of a good address leads into a private network; Unreachable.
@@ -59,7 +66,7 @@ def post(url: str, body: bytes, headers: dict[str, str], *, is_internal: bool = 
     # Resolved once, and that address is called: a name that is resolved twice may answer differently the second time.
     address = _resolved(host, port, is_internal=is_internal)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+    timeout = Timeout(connect=_CONNECT_SECONDS, read=read_seconds)
     pool: urllib3.HTTPConnectionPool
     if parts.scheme == "https":
         pool = urllib3.HTTPSConnectionPool(

@@ -28,7 +28,7 @@ def perform(work: Work, step: ActionStep, inputs: dict[str, Any]) -> Result:
         case WebhookConfig():
             return _webhook(work, step.config, inputs)
         case SlackConfig():
-            return _slack(step.config, inputs)
+            return _slack(work, step.config, inputs)
         case CredentialConfig():
             return _credential(work, step.config, inputs)
 
@@ -49,16 +49,19 @@ def _webhook(work: Work, config: WebhookConfig, inputs: dict[str, Any]) -> Resul
     }
     body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
     headers = signing.headers(f"msg_{work.id}", int(time.time()), body, endpoint.secrets)
-    return _posted(endpoint.url, body, headers | {"Idempotency-Key": str(work.id)}, is_internal=endpoint.is_internal)
+    headers["Idempotency-Key"] = str(work.id)
+    return _posted(work, endpoint.url, body, headers, is_internal=endpoint.is_internal)
 
 
-def _slack(config: SlackConfig, inputs: dict[str, Any]) -> Result:
+def _slack(work: Work, config: SlackConfig, inputs: dict[str, Any]) -> Result:
     if not is_slack(config.webhook_url):
         return Failure(code="bad-slack-address", detail="the address is not one of an incoming webhook of Slack")
     # A name that is no input stays as it is written.
     text = _PLACE.sub(lambda place: _escaped(inputs[place[1]]) if place[1] in inputs else place[0], config.text)
     # The address begins with what the operator has set, so it is as good as the operator's own.
-    return _posted(config.webhook_url, json.dumps({"text": text[:_MAX_SLACK_TEXT]}).encode(), {}, is_internal=True)
+    return _posted(
+        work, config.webhook_url, json.dumps({"text": text[:_MAX_SLACK_TEXT]}).encode(), {}, is_internal=True
+    )
 
 
 def _escaped(value: Any) -> str:
@@ -67,9 +70,10 @@ def _escaped(value: Any) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _posted(url: str, body: bytes, headers: dict[str, str], *, is_internal: bool) -> Result:
+def _posted(work: Work, url: str, body: bytes, headers: dict[str, str], *, is_internal: bool) -> Result:
+    seconds = work.definition.timeout_seconds
     try:
-        status = sending.post(url, body, headers, is_internal=is_internal)
+        status = sending.post(url, body, headers, is_internal=is_internal, read_seconds=seconds)
     except sending.NotAllowed as error:
         return Failure(code="address-refused", detail=str(error))
     except sending.Unreachable as error:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -17,6 +19,7 @@ from app.organizations.models import Organization
 from app.outbox import Deadline
 from app.simulations.models import SimulationJob
 from tests.app.environment import CALLBACK_KEYS
+from tests.app.tokens import Issuer
 
 HEADERS = {"host": "au.validibot.com", "x-forwarded-proto": "https"}
 KEYS = Keyring.parse(CALLBACK_KEYS)
@@ -165,3 +168,69 @@ def test_receipts_are_kept_for_thirty_days(job: SimulationJob) -> None:
         counts.append(receipts.purge(Deadline.after(10)))
 
     assert counts == [{"receipts": 0}, {"receipts": 1}]
+
+
+WEB = "https://au.validibot.com"
+JOBS = "energyplus@validibot-test.iam.gserviceaccount.com"
+
+
+def test_a_jobs_service_account_calls_back_with_a_token(job: SimulationJob, issuer: Issuer) -> None:
+    path, body = path_of(job.id), json.dumps(REPORT).encode()
+    headers = {"authorization": f"Bearer {issuer.token(JOBS, aud=WEB)}"}
+
+    answers = [send(path, body, headers) for _ in range(2)]
+
+    job.refresh_from_db()
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+    assert job.state == "SUCCESS"
+    assert set(CallbackReceipt.objects.values_list("signed_by", flat=True)) == {JOBS}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"email": "validibot-tasks@validibot-test.iam.gserviceaccount.com"},
+        {"aud": "https://us.validibot.com"},
+        {"exp": 1},
+        {"email_verified": False},
+        {"iss": "https://accounts.example"},
+    ],
+)
+def test_any_other_token_is_refused(job: SimulationJob, issuer: Issuer, claims: dict[str, Any]) -> None:
+    path, body = path_of(job.id), json.dumps(REPORT).encode()
+    token = issuer.token(**({"email": JOBS, "aud": WEB} | claims))
+
+    answer = send(path, body, {"authorization": f"Bearer {token}"})
+
+    assert (answer.status_code, unchanged(job)) == (401, True)
+
+
+def test_a_token_does_not_stand_in_for_a_bad_signature(job: SimulationJob, issuer: Issuer) -> None:
+    path, body = path_of(job.id), json.dumps(REPORT).encode()
+    headers = signed(path, b"other") | {"authorization": f"Bearer {issuer.token(JOBS, aud=WEB)}"}
+
+    assert send(path, body, headers).status_code == 401
+    assert unchanged(job)
+
+
+def test_two_callbacks_at_once_have_one_effect_and_one_answer(transactional_db: None) -> None:
+    organization = Organization.objects.create(slug="demo", name="Demo", data_region="AU")
+    deadline = timezone.now() + timedelta(hours=1)
+    job = SimulationJob.objects.create(organization=organization, kind="FMI", deadline_at=deadline)
+    path, body = path_of(job.id), json.dumps(REPORT).encode()
+    headers = [signed(path, body)] * 4 + [signed(path, body) for _ in range(4)]
+
+    def call(headers: dict[str, str]) -> int:
+        try:
+            return int(send(path, body, headers).status_code)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = sorted(threads.map(call, headers))
+
+    assert statuses == [200] * 5 + [401] * 3  # the four with one nonce are one callback and three replays
+    assert CallbackReceipt.objects.count() == 5
+    job.refresh_from_db()
+    assert job.state == "SUCCESS"

@@ -1,6 +1,7 @@
 """Actions against real sockets and real signatures."""
 
 import json
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -231,3 +232,25 @@ def test_the_end_of_a_run_is_announced_once(key: ApiKey, queue: Queue, sink: Sin
         "state": "SUCCESS",
         "finished_at": done.finished_at.isoformat() if done.finished_at else None,
     }
+
+
+def test_a_webhook_that_does_not_answer_in_time_is_tried_again(
+    key: ApiKey, queue: Queue, sink: Sink, endpoint: WebhookEndpoint
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        WebhookEndpoint.objects.update(url=f"http://127.0.0.1:{silent.getsockname()[1]}/")
+
+        done = run(key, queue, webhook(endpoint) | {"timeout_seconds": 1, "retry": {"max_attempts": 1}})
+
+    assert done.steps.get().problem == {
+        "code": "unreachable",
+        "detail": "no answer from 127.0.0.1: ReadTimeoutError",
+    }
+
+
+def test_an_address_in_our_own_network_is_refused(key: ApiKey, queue: Queue, sink: Sink, endpoint: Any) -> None:
+    WebhookEndpoint.objects.update(is_internal=False, url="https://169.254.169.254/computeMetadata/v1/")
+
+    done = run(key, queue, webhook(endpoint))
+
+    assert (done.steps.get().problem_code, sink.received) == ("address-refused", [])

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from app.simulations import models
 from app.workflows import engine
-from app.workflows.definitions import Definition, errors_of
+from app.workflows.definitions import Definition, SimulationKind, errors_of
 
 
 def definition(*steps: dict[str, Any]) -> Definition:
@@ -124,3 +125,7 @@ def test_the_hash_of_a_version_ignores_how_it_was_written() -> None:
 def test_a_step_of_the_wrong_shape_is_refused(step: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         definition(step)
+
+
+def test_a_simulation_is_called_the_same_in_definitions_and_in_jobs() -> None:
+    assert [kind.value for kind in SimulationKind] == models.SimulationKind.values

@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 
 from app.organizations.models import ApiKey, ApiKeyText, Organization
 from app.regions import DataRegion
 from app.settings import env
 from app.workflows.models import WorkflowDefinition, WorkflowRun
+from tests.app.worker import Worker
 from tests.app.workflows.queue import Queue
 
 HEADERS = {"host": "au.validibot.com", "x-forwarded-proto": "https"}
@@ -245,3 +247,33 @@ def test_a_key_without_the_scope_may_not(web: Api) -> None:
 
     assert web.get("/api/workflows").status_code == 200
     assert web.send("/api/workflows", {}).status_code == 403
+
+
+def test_a_run_goes_through_the_workers_addresses(web: Api, queue: Queue) -> None:
+    """Real tokens, real addresses: what Cloud Tasks would deliver moves the run to its end."""
+    url = defined(web)
+    started = web.send(f"{url}/runs", {"inputs": {"order": {"id": 7, "total": 3}}})
+
+    statuses = Worker(queue.tasks).run()
+
+    assert statuses == [204] * 5  # advance, run, advance, run, advance
+    assert web.get(started["Location"]).json()["state"] == "SUCCESS"
+
+
+def test_the_admin_shows_runs_and_changes_none(web: Api, queue: Queue) -> None:
+    url = defined(web)
+    run = web.send(f"{url}/runs", {"inputs": {"order": "a secret order"}}).json()["id"]
+    User.objects.create_superuser("root", password="a-long-enough-password")
+    browser = Client(headers=HEADERS)
+    browser.login(username="root", password="a-long-enough-password")
+
+    pages = [
+        browser.get(f"/admin/workflows/workflowrun/{run}/change/"),
+        browser.get(f"/admin/workflows/workflowdefinition/{url.rsplit('/', 1)[1]}/change/"),
+        browser.get("/admin/simulations/simulationjob/"),
+    ]
+
+    assert [page.status_code for page in pages] == [200, 200, 200]
+    assert "PENDING" in pages[0].content.decode()
+    assert "a secret order" not in pages[0].content.decode()
+    assert browser.post(f"/admin/workflows/workflowrun/{run}/delete/", {"post": "yes"}).status_code == 403

@@ -1,0 +1,62 @@
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from app.workflows.models import WorkflowDefinition, WorkflowRun, WorkflowStepRun, WorkflowVersion
+
+if TYPE_CHECKING:  # the generics exist in the stubs only
+    _StepRunInline = admin.TabularInline[WorkflowStepRun, WorkflowRun]
+    _VersionInline = admin.TabularInline[WorkflowVersion, WorkflowDefinition]
+    _WorkflowAdmin = admin.ModelAdmin[WorkflowDefinition]
+    _RunAdmin = admin.ModelAdmin[WorkflowRun]
+else:
+    _StepRunInline = _VersionInline = admin.TabularInline
+    _WorkflowAdmin = _RunAdmin = admin.ModelAdmin
+
+
+class _ReadOnly:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class VersionInline(_ReadOnly, _VersionInline):
+    """Without the steps: they may hold secrets, and the API shows them masked."""
+
+    model = WorkflowVersion
+    fields = readonly_fields = ("number", "sha256", "created_at")
+    extra = 0
+
+
+class StepRunInline(_ReadOnly, _StepRunInline):
+    model = WorkflowStepRun
+    fields = ("step", "state", "attempt", "starts", "problem", "not_before", "due_at", "started_at", "finished_at")
+    readonly_fields = fields
+    extra = 0
+
+
+@admin.register(WorkflowDefinition)
+class WorkflowAdmin(_ReadOnly, _WorkflowAdmin):
+    list_display = ("id", "organization", "name", "created_at")
+    list_filter = ("organization",)
+    list_select_related = ("organization",)
+    search_fields = ("id", "name")
+    show_full_result_count = False
+    inlines: ClassVar = [VersionInline]
+
+
+@admin.register(WorkflowRun)
+class RunAdmin(_ReadOnly, _RunAdmin):
+    list_display = ("id", "organization", "version", "state", "created_at", "finished_at")
+    list_filter = ("state", "organization")
+    list_select_related = ("organization", "version")
+    search_fields = ("id",)
+    exclude = ("inputs",)
+    show_full_result_count = False
+    inlines: ClassVar = [StepRunInline]
