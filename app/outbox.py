@@ -123,32 +123,31 @@ def constraints(prefix: str) -> list[models.CheckConstraint]:
 
 
 # One statement: rows that another sweep looks at are passed over, and none is looked at twice within its pause, which
-# doubles from one minute to sixteen. The table's name is the model's.
+# doubles from one minute to sixteen. An array, because Postgres would read the whole table to join it with a batch that
+# it takes for a large part of it. The table's name is the model's.
 SWEEP: Final = """
     UPDATE {table} AS job
     SET sweeps = least(job.sweeps + 1, 1000),
         sweep_at = now() + interval '1 minute' * power(2, least(job.sweeps, 4))
-    FROM (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM {table}
         WHERE state = 'PENDING' AND sweep_at <= now()
         ORDER BY sweep_at
         LIMIT %s
         FOR UPDATE SKIP LOCKED
-    ) AS due
-    WHERE job.id = due.id
+    ))
     RETURNING job.id, job.generation
 """
 REAP: Final = """
     UPDATE {table} AS job
     SET state = 'PENDING', lease_token = NULL, lease_expires_at = NULL, sweep_at = now()
-    FROM (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM {table}
         WHERE state = 'RUNNING' AND lease_expires_at < now()
         ORDER BY lease_expires_at
         LIMIT %s
         FOR UPDATE SKIP LOCKED
-    ) AS dead
-    WHERE job.id = dead.id
+    ))
     RETURNING job.id, job.attempts
 """
 
@@ -212,9 +211,9 @@ def _rows(statement: str, model: type[OutboxRow]) -> list[tuple[Any, int]]:
 # The primary keys first, through the index on the column, and rows that somebody else deletes are passed over.
 DELETE: Final = """
     DELETE FROM {table}
-    WHERE {key} IN (
+    WHERE {key} = ANY(ARRAY(
         SELECT {key} FROM {table} WHERE {column} < %s ORDER BY {column} LIMIT %s FOR UPDATE SKIP LOCKED
-    )
+    ))
 """
 
 

@@ -124,7 +124,8 @@ def client() -> GoogleTasks:
     """The region's Cloud Tasks, for `TASKS` in the settings."""
     # The client appends /v2/ itself; the variable ends with it, as the Pulumi provider wants.
     endpoint = env.cloud_tasks_endpoint.removesuffix("/").removesuffix("/v2")
-    found = tasks_v2.CloudTasksClient(
-        credentials=credentials(), transport="rest", client_options={"api_endpoint": endpoint}
-    )
+    with _failures():
+        found = tasks_v2.CloudTasksClient(
+            credentials=credentials(), transport="rest", client_options={"api_endpoint": endpoint}
+        )
     return GoogleTasks(found, f"projects/{env.google_cloud_project}/locations/{env.location}")

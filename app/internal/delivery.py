@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 import structlog
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
@@ -78,11 +78,17 @@ def deliver(task: CloudTask[Any, Any], id_: str, attempt: Attempt) -> HttpRespon
         if not attempt.is_last:
             return _again(HTTPStatus.INTERNAL_SERVER_ERROR, 0, type(error).__name__)
         # A broken connection is what may have failed: whoever writes next needs a new one.
-        close_old_connections()
+        renew_connection()
         letter = Letter.of(task, id_, error, task_name=attempt.task_name, attempts=attempt.number)
         if not keep(letter, task):
             return _again(HTTPStatus.INTERNAL_SERVER_ERROR, 0, "the dead letter could not be kept")
     return HttpResponse(status=HTTPStatus.NO_CONTENT)
+
+
+def renew_connection() -> None:
+    """Close the connection if it is broken; the next statement opens another one."""
+    if not connection.in_atomic_block:
+        close_old_connections()
 
 
 def _seconds(error: Exception) -> int:

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import structlog
 from django.contrib.sessions.models import Session
-from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import URLPattern, path
 from django.views.decorators.csrf import csrf_exempt
@@ -21,6 +20,7 @@ from app.callbacks import receipts
 from app.dead_letters import letters
 from app.idempotency.models import IdempotencyKey
 from app.internal.callers import Callers
+from app.internal.delivery import renew_connection
 from app.outbox import Deadline, delete_older
 from app.schedules import SCHEDULES, ScheduleSpec
 from app.simulations import upkeep as simulations
@@ -49,7 +49,12 @@ def _purge_idempotency_keys(deadline: Deadline) -> Mapping[str, int]:
 
 
 HANDLERS: Final[dict[str, tuple[Part, ...]]] = {
-    "re-enqueue-pending": (validations.sweep, webhooks.sweep, workflows.sweep, partial(letters.enqueue_requeued, TASKS)),
+    "re-enqueue-pending": (
+        validations.sweep,
+        webhooks.sweep,
+        workflows.sweep,
+        partial(letters.enqueue_requeued, TASKS),
+    ),
     "reap-stuck-runs": (validations.reap, webhooks.reap, simulations.reap, workflows.reap),
     "sweep-dead-letters": (_sweep_dead_letters,),
     "purge-expired-submissions": (validations.purge_submissions,),
@@ -84,7 +89,7 @@ def run(spec: ScheduleSpec, parts: tuple[Part, ...]) -> HttpResponse:
         except Exception as error:
             log.exception("a part of a schedule failed", exc_info=error, schedule=spec.name)
             failed.append(type(error).__name__)
-            close_old_connections()
+            renew_connection()
         else:
             for name, count in found.items():
                 counts[name] = counts.get(name, 0) + count

@@ -32,6 +32,10 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _OPTIONS: Final = ("client", "url", "service_account")
 
 
+# By alias and route. Django keeps a backend per thread, and a task is declared in one of them only.
+_TASKS: Final[dict[str, dict[str, CloudTask[Any, Any]]]] = {}
+
+
 class Submission(Enum):
     CREATED = "created"
     WAITING = "waiting"
@@ -48,7 +52,7 @@ class _OneId(BaseTaskBackend):
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
-        self._task_by_route: dict[str, CloudTask[Any, Any]] = {}
+        self._task_by_route = _TASKS.setdefault(alias, {})
 
     def validate_task(self, task: Task[Any, Any]) -> None:
         if task.priority != 0:
@@ -160,6 +164,9 @@ class CloudTasksBackend(_OneId):
             log.info("the task is enqueued already", queue=http_task.queue, task=http_task.name)
         except QueueFailure as failure:
             log.warning("a task could not be enqueued", queue=http_task.queue, task=http_task.name, reason=str(failure))
+        except Exception as error:
+            # Whatever it is, the row is committed, and a caller that is told of a failure would make a second one.
+            log.exception("a task could not be enqueued", exc_info=error, queue=http_task.queue, task=http_task.name)
         else:
             task_enqueued.send(type(self), task_result=result)
 

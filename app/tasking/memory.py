@@ -11,6 +11,9 @@ class InMemoryTasks:
     """A `TaskClient`. `failure` makes every call fail with that text."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self.tasks: list[HttpTask] = []
         self.failure = ""
         self._names: set[tuple[str, str]] = set()

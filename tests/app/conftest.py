@@ -33,14 +33,18 @@ for name in [name for name in os.environ if name.startswith(("VALIDIBOT_", "WEB_
 os.environ.update(environment(POSTGRES.directory, MEDIA) | {"GOOGLE_OAUTH2_CUSTOM_ENDPOINT": ISSUER.url})
 django.setup()
 
+from django.conf import settings  # noqa: E402
 from django.test import Client  # noqa: E402
-from django_tasks import task_backends  # noqa: E402
 
 from app.organizations.models import ApiKey, ApiKeyText, Organization  # noqa: E402
 from app.regions import DataRegion  # noqa: E402
 from app.tasking.memory import InMemoryTasks  # noqa: E402
 from app.validations.sandbox import pool  # noqa: E402
+from tests.app.memory_queue import QUEUE  # noqa: E402
 from tests.app.worker import Worker  # noqa: E402
+
+# Mutated, not overridden: each thread has a backend of its own, which reads this when it first enqueues.
+settings.TASKS["default"]["OPTIONS"]["client"] = "tests.app.memory_queue.client"
 
 
 @pytest.fixture(scope="session")
@@ -62,12 +66,10 @@ def sandbox() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def queues() -> Iterator[InMemoryTasks]:
+def queues() -> InMemoryTasks:
     """Cloud Tasks, in memory: what was enqueued is in `queues.tasks`, and nothing is delivered by itself."""
-    backend: Any = task_backends["default"]
-    backend.client = InMemoryTasks()
-    yield backend.client
-    del backend.client
+    QUEUE.reset()
+    return QUEUE
 
 
 @pytest.fixture(scope="session")
