@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.http import HttpResponse
-from django.test import Client, override_settings
+from django.test import Client, TestCase, override_settings
 
 from app.tasking import HttpTask
 from app.tasking.memory import InMemoryTasks
@@ -44,7 +44,8 @@ class Worker:
 
     def post(self, path: str, caller: str, *, headers: dict[str, str] | None = None, body: bytes = b"{}") -> Any:
         token = {"authorization": f"Bearer {self.issuer.token(caller)}"}
-        with _worker_urls():
+        # A test's transaction is never committed; what the worker enqueues on commit is.
+        with _worker_urls(), TestCase.captureOnCommitCallbacks(execute=True):
             client = Client(headers={"host": urlsplit(WORKER_URL).netloc, "x-forwarded-proto": "https"})
             return client.post(path, body, content_type="application/json", headers=token | (headers or {}))
 
