@@ -19,6 +19,7 @@ down: bootstrap ## stop the region; what it holds stays for the next `make up`
 	$(PYTHON) -m localgcp down
 
 test: bootstrap ## every test
+	scripts/browser
 	$(PYTEST)
 
 test-fast: bootstrap ## the tests of one idea each: no end-to-end run
