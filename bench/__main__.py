@@ -12,10 +12,15 @@ def main() -> None:
         ("objects", "objects through Cloud Storage's API, against copies of files", 7),
         ("front-door", "validations per second through the front door, against gunicorn alone", 7),
         ("cold-start", "from zero instances to the first answer, against gunicorn started by hand", 7),
+        ("queueing", "asynchronous validations, against Celery with Redis", 3),
     ):
         one = names.add_parser(name, help=text, description=text)
         one.add_argument("--rounds", type=int, default=rounds)
         one.add_argument("--data-dir", type=Path, help="a region that stays, instead of one that is thrown away")
+        if name == "queueing":
+            one.add_argument(
+                "--celery", type=Path, required=True, help="site-packages of a virtual environment with celery[redis]"
+            )
     wanted = parser.parse_args()
     match wanted.name:
         case "pulumi-up":
@@ -34,6 +39,10 @@ def main() -> None:
             from bench import cold_start
 
             cold_start.run(wanted.rounds, wanted.data_dir)
+        case "queueing":
+            from bench import queueing
+
+            queueing.run(wanted.rounds, wanted.data_dir, wanted.celery)
 
 
 if __name__ == "__main__":
