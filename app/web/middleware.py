@@ -46,7 +46,8 @@ def request_log(get_response: _View) -> _View:
             response = _as_problem(request, response)
         if request.path in _PROBES and response.status_code < 400:
             return response
-        write = log.error if response.status_code >= 500 else log.warning if response.status_code == 429 else log.info
+        is_notable = response.status_code == 429 or "refused" in structlog.contextvars.get_contextvars()
+        write = log.error if response.status_code >= 500 else log.warning if is_notable else log.info
         write(
             f"{request.method} {request.path} {response.status_code}",
             httpRequest={

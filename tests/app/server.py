@@ -47,10 +47,14 @@ def manage(environment: Mapping[str, str], *arguments: str) -> subprocess.Comple
     )  # fmt: skip
 
 
-@contextmanager
-def running(environment: Mapping[str, str], log: Path) -> Iterator[Server]:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(environment: Mapping[str, str], log: Path, port: int | None = None) -> Iterator[Server]:
+    port = port or free_port()
     gunicorn = Path(sys.executable).with_name("gunicorn")
     with log.open("wb") as output:
         process = subprocess.Popen(
