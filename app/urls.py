@@ -13,11 +13,12 @@ urlpatterns: list[URLPattern | URLResolver] = []
 if env.role == "web":
     from app.callbacks.views import receive
     from app.web.api import api
-    from app.web.pages import home
+    from app.web.pages import favicon, home
     from app.workflows.credentials import did_document
 
     urlpatterns += [
         path("", home, name="home"),
+        path("favicon.ico", favicon),
         path("admin/", admin.site.urls),
         path("api/", api.urls),
         path(".well-known/did.json", did_document),

@@ -95,7 +95,8 @@ class EngineSearch:
 
     def is_ours(self, found: Path) -> bool:
         """The link that bootstrap makes, and the command by which a region calls it, lead to the engine we look for."""
-        if self.ours is not None and found.absolute() == self.ours.absolute():
+        # Compared where links lead: a checkout can be reached by several paths, and its environment be shared.
+        if self.ours is not None and found.parent.resolve() == self.ours.parent.resolve():
             return True
         with found.open("rb") as file:
             return b"localgcp" in file.read(512)
