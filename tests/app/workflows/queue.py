@@ -2,27 +2,19 @@
 
 from dataclasses import dataclass
 from random import Random
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from app.leases import LeaseHeld
-from app.queues import QUEUES as SPECS
 from app.tasking import HttpTask, TryLater
 from app.tasking.memory import InMemoryTasks
 from app.workflows.tasks import advance_workflow, run_step
 
-QUEUES = [spec.name for spec in SPECS]
 _TASKS: dict[str, Any] = {"advance-workflow": advance_workflow, "run-step": run_step}
 
 
 @dataclass
 class Queue:
     tasks: InMemoryTasks
-    current: ClassVar["Queue | None"] = None
-
-    @classmethod
-    def fresh(cls) -> Self:
-        cls.current = queue = cls(InMemoryTasks())
-        return queue
 
     def take(self) -> list[HttpTask]:
         return self.tasks.take()
@@ -50,9 +42,3 @@ def deliver(task: HttpTask) -> bool:
     except (LeaseHeld, TryLater):
         return False
     return True
-
-
-def client() -> InMemoryTasks:
-    """What the backend imports."""
-    assert Queue.current is not None
-    return Queue.current.tasks

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.test import Client
 
-from app.organizations.models import ApiKey
+from app.organizations.models import ApiKey, Organization
 from app.settings import env
 from app.webhooks import signing
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint
@@ -110,10 +110,12 @@ def test_a_webhook_that_is_refused_fails_after_as_many_attempts_as_make_sense(
     assert len(sink.received) == attempts
 
 
-def test_a_webhook_to_an_endpoint_that_was_switched_off_fails_at_once(
-    key: ApiKey, queue: Queue, sink: Sink, endpoint: WebhookEndpoint
+@pytest.mark.parametrize("is_foreign", [False, True])
+def test_a_webhook_goes_to_an_active_endpoint_of_its_own_organisation_only(
+    key: ApiKey, queue: Queue, sink: Sink, endpoint: WebhookEndpoint, is_foreign: bool
 ) -> None:
-    WebhookEndpoint.objects.update(is_active=False)
+    other = Organization.objects.create(slug="other", name="Other", data_region="AU")
+    WebhookEndpoint.objects.update(**({"organization": other} if is_foreign else {"is_active": False}))
 
     done = run(key, queue, webhook(endpoint))
 

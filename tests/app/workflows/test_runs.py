@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -386,3 +386,35 @@ def test_the_result_of_a_task_is_read_from_its_row(key: ApiKey, queue: Queue) ->
 
     assert (before, ended.status, step.status) == ("READY", "FAILED", "FAILED")
     assert step.errors[0].traceback == "the document has 1 errors"
+
+
+@pytest.mark.parametrize("change", ["advance", "cancel", "store", "finish_waiting"])
+def test_every_change_of_a_run_waits_for_its_lock(key: ApiKey, queue: Queue, change: str) -> None:
+    run = runs.start(version(key, simulation("a"), simulation("b")), {})
+    deliver(queue.take()[0])
+    waiting, leased = run.steps.all()
+    deliver(next(task for task in queue.take() if str(waiting.id) in task.url))
+    leased = WorkflowStepRun.objects.lease(leased.id, timedelta(seconds=60))
+    changes = {
+        "advance": lambda: runs.advance(run.id),
+        "cancel": lambda: runs.cancel(run.id),
+        "store": lambda: attempts._store(leased, Done(outputs={})),
+        "finish_waiting": lambda: attempts.finish_waiting(run.id, waiting.id, 1, Done(outputs={})),
+    }
+
+    def attempt() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '100ms'")
+        try:
+            changes[change]()
+        except OperationalError as error:
+            return str(error)
+        finally:
+            connection.close()
+        return "did not wait"
+
+    with ThreadPoolExecutor(1) as other, runs.locked(run.id):
+        answer = other.submit(attempt).result(timeout=30)
+
+    assert "lock timeout" in answer
+    assert "workflows_workflowrun" in answer
