@@ -87,6 +87,8 @@ def test_an_administrator_logs_in_and_adds_an_organisation(page: Page, password:
     page.fill("#id_username", USER)
     page.fill("#id_password", password)
     page.click("input[type=submit]")
+    page.locator("#user-tools").wait_for()
+    page.wait_for_load_state("networkidle")
     page.goto("/admin/organizations/organization/add/")
     page.fill("#id_slug", "browser")
     page.fill("#id_name", "Made in a browser")
@@ -94,7 +96,8 @@ def test_an_administrator_logs_in_and_adds_an_organisation(page: Page, password:
         page.select_option("#id_data_region", "AU")
     page.click("input[name=_save]")
 
-    assert page.locator(".messagelist .success").count() == 1
+    page.locator(".messagelist .success").wait_for()
+    page.wait_for_load_state("networkidle")
     assert page.locator("#result_list").get_by_text("Made in a browser").count() == 1
 
 
