@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import structlog
 from django.core.exceptions import ImproperlyConfigured
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
@@ -30,6 +30,8 @@ from app.validations.engines import strictjson
 from app.validations.engines.results import Refused
 from app.web import bodies
 from app.web.problems import Problem, of_status
+
+log = structlog.get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 64 * 1024  # a callback names an output; it does not bring it
 
@@ -82,6 +84,15 @@ def receive(request: HttpRequest, kind: str, target: uuid.UUID) -> HttpResponse:
         structlog.contextvars.bind_contextvars(refused=str(error))
         return Problem(
             "busy", "The caller cannot be checked", status=503, detail="try again", headers={"Retry-After": "5"}
+        ).response(request)
+    except (OperationalError, InterfaceError) as error:
+        log.error("the database failed", reason=str(error)[:500])
+        return Problem(
+            "database-unavailable",
+            "The database does not answer",
+            status=503,
+            detail="try again shortly",
+            headers={"Retry-After": "5"},
         ).response(request)
     except Refused as refused:
         return Problem.of_refusal(refused).response(request)

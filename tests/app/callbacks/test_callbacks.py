@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -234,3 +234,28 @@ def test_two_callbacks_at_once_have_one_effect_and_one_answer(transactional_db: 
     assert CallbackReceipt.objects.count() == 5
     job.refresh_from_db()
     assert job.state == "SUCCESS"
+
+
+def test_a_callback_that_meets_a_failing_database_is_to_be_sent_again(transactional_db: None) -> None:
+    organization = Organization.objects.create(slug="demo", name="Demo", data_region="AU")
+    deadline = timezone.now() + timedelta(hours=1)
+    job = SimulationJob.objects.create(organization=organization, kind="FMI", deadline_at=deadline)
+    path, body = path_of(job.id), json.dumps(REPORT).encode()
+    headers = signed(path, body)
+
+    def call() -> Any:
+        try:
+            with transaction.atomic():
+                connection.cursor().execute("SET LOCAL lock_timeout = '100ms'")
+                answer = send(path, body, headers)
+                transaction.set_rollback(True)
+                return answer
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as other, transaction.atomic():
+        SimulationJob.objects.select_for_update().get(id=job.id)
+        answer = other.submit(call).result(timeout=30)
+
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert send(path, body, headers).status_code == 200  # the nonce was not used up

@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from random import Random
@@ -395,7 +396,7 @@ def test_every_change_of_a_run_waits_for_its_lock(key: ApiKey, queue: Queue, cha
     waiting, leased = run.steps.all()
     deliver(next(task for task in queue.take() if str(waiting.id) in task.url))
     leased = WorkflowStepRun.objects.lease(leased.id, timedelta(seconds=60))
-    changes = {
+    changes: dict[str, Callable[[], Any]] = {
         "advance": lambda: runs.advance(run.id),
         "cancel": lambda: runs.cancel(run.id),
         "store": lambda: attempts._store(leased, Done(outputs={})),
@@ -403,10 +404,10 @@ def test_every_change_of_a_run_waits_for_its_lock(key: ApiKey, queue: Queue, cha
     }
 
     def attempt() -> str:
-        with connection.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '100ms'")
         try:
-            changes[change]()
+            with transaction.atomic():
+                connection.cursor().execute("SET LOCAL lock_timeout = '100ms'")
+                changes[change]()
         except OperationalError as error:
             return str(error)
         finally:
