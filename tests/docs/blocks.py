@@ -5,6 +5,7 @@ The word after the language says who runs a block (docs/README.md tells writers 
     run      tests/docs, with nothing but the clone
     served   tests/docs, with an empty region: what `python -m localgcp up` starts
     region   tests/e2e, with the Australian stack deployed: the blocks of a file in order, in one shell
+    app      tests/app, with its database: the blocks of a file in order, in one namespace
     by-hand  nobody here: it needs Google Cloud, another machine or a fresh clone
 
 In a `console` block, a line that begins with `$ ` is a command, one with `> ` continues it, and the others are what it
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MARKS = ("run", "served", "region", "by-hand")
+MARKS = ("run", "served", "region", "app", "by-hand")
 RUNNABLE = ("console", "python")
 COMMAND_SECONDS = 180
 _FENCE = re.compile(
