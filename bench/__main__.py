@@ -21,6 +21,8 @@ def main() -> None:
             one.add_argument(
                 "--celery", type=Path, required=True, help="site-packages of a virtual environment with celery[redis]"
             )
+    one = names.add_parser("sweep", help="the outbox's statements as waiting rows grow to a million")
+    one.add_argument("--rounds", type=int, default=21)
     wanted = parser.parse_args()
     match wanted.name:
         case "pulumi-up":
@@ -39,6 +41,10 @@ def main() -> None:
             from bench import cold_start
 
             cold_start.run(wanted.rounds, wanted.data_dir)
+        case "sweep":
+            from bench import sweep
+
+            sweep.run(wanted.rounds)
         case "queueing":
             from bench import queueing
 
