@@ -35,7 +35,7 @@ PICKED_UP_WITHIN: Final = timedelta(minutes=2)
 def locked(run_id: UUID) -> Iterator[WorkflowRun]:
     """A transaction that holds the run's row. Whatever else it locks, it locks after this. Raises: RowGone."""
     with transaction.atomic():
-        run = WorkflowRun.objects.select_for_update(of=("self",)).filter(id=run_id).first()
+        run = WorkflowRun.objects.select_for_update(of=("self",)).defer("inputs").filter(id=run_id).first()
         if run is None:
             raise RowGone(f"there is no workflow run {run_id}")
         yield run

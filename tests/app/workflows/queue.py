@@ -20,11 +20,12 @@ class Queue:
         return self.tasks.take()
 
     def until_empty(self, random: Random | None = None) -> int:
-        """Deliver until nothing is left; with `random`, in its order and some of it twice."""
+        """Deliver until nothing is left; with `random`, in its order, some of it twice and some of it never."""
         delivered = 0
         while tasks := self.take():
             if random is not None:
                 tasks += [task for task in tasks if random.random() < 0.4]
+                tasks = [task for task in tasks if random.random() > 0.05]
                 random.shuffle(tasks)
             for task in tasks:
                 deliver(task)

@@ -124,11 +124,26 @@ def _compute(random: Random, plan: dict[str, Planned]) -> bool:
     return bool(waiting)
 
 
+def _kill_a_worker(random: Random, run: WorkflowRun) -> None:
+    """It had begun an attempt. Its lease ends by itself."""
+    begun = run.steps.filter(state="PENDING", is_dispatched=True)
+    if begun and random.random() < 0.3:
+        dead = WorkflowStepRun.objects.lease(random.choice(begun).id, timedelta(seconds=-1))
+        dead.while_held(state="RUNNING", starts=dead.starts + 1, due_at=timezone.now())
+
+
+def _let_hours_pass(queue: Queue) -> None:
+    late = timezone.now() - timedelta(hours=3)
+    WorkflowRun.objects.filter(needs_advance_since__isnull=False).update(needs_advance_since=late)
+    WorkflowStepRun.objects.filter(due_at__isnull=False).update(due_at=late)
+    queue.tasks.forget_names()
+
+
 @given(plan=plans(max_steps=7), seed=st.integers(0, 2**32))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_duplicate_and_reordered_deliveries_come_to_what_the_sequential_model_says(
+def test_lost_duplicate_and_reordered_deliveries_and_dead_workers_come_to_what_the_sequential_model_says(
     key: ApiKey, queue: Queue, plan: list[Planned], seed: int
 ) -> None:
     random = Random(seed)
@@ -146,10 +161,17 @@ def test_duplicate_and_reordered_deliveries_come_to_what_the_sequential_model_sa
     ]
     run = runs.start(version(key, *steps, name=uuid4().hex), {"yes": True, "no": False})
 
-    while queue.until_empty(random) or _compute(random, {planned.key: planned for planned in plan}):
-        pass
+    for _ in range(300):
+        if run.is_final:
+            break
+        _kill_a_worker(random, run)
+        moved = queue.until_empty(random)
+        moved += _compute(random, {planned.key: planned for planned in plan})
+        if not moved:
+            _let_hours_pass(queue)
+            upkeep.sweep(Deadline.after(10))
+        run.refresh_from_db()
 
-    run.refresh_from_db()
     model = expected(plan)
     assert run.state == model.run.value
     assert states(run) == {name: state.value for name, state in model.states.items()}
