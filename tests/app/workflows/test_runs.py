@@ -21,7 +21,8 @@ from app.outbox import Deadline
 from app.simulations import jobs
 from app.simulations import upkeep as simulations
 from app.simulations.models import SimulationJob
-from app.workflows import attempts, runs, upkeep, versions
+from app.validations.engines.pool import Pool
+from app.workflows import attempts, runs, upkeep, versions, work
 from app.workflows.definitions import Definition
 from app.workflows.models import WorkflowRun, WorkflowStepDefinition, WorkflowStepRun, WorkflowVersion
 from app.workflows.tasks import advance_workflow, run_step
@@ -441,3 +442,39 @@ def test_every_change_of_a_run_waits_for_its_lock(key: ApiKey, queue: Queue, cha
 
     assert "lock timeout" in answer
     assert "workflows_workflowrun" in answer
+
+
+def test_a_step_that_finds_every_validator_at_work_comes_back_and_counts_nothing(
+    key: ApiKey, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.start(version(key, validator("a")), {"document": 1})
+    deliver(queue.take()[0])
+    (task,) = queue.take()
+    full = Pool(0, patience=timedelta(0))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "pool", lambda: full)
+        at_work = [deliver(task) for _ in range(attempts.MAX_STARTS + 1)]
+    before = run.steps.values_list("state", "attempt", "starts").get()
+    afterwards = deliver(task)
+
+    assert at_work == [False] * (attempts.MAX_STARTS + 1)
+    assert before == ("PENDING", 1, 0)
+    assert afterwards
+    assert states(run) == {"a": "SUCCESS"}
+
+
+def test_an_error_that_nobody_foresaw_is_an_attempt_that_failed(
+    key: ApiKey, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Pool:
+        raise ZeroDivisionError("with a secret in it")
+
+    monkeypatch.setattr(work, "pool", broken)
+    run = runs.start(version(key, validator("a", retry={"max_attempts": 2, "backoff_seconds": 0})), {"document": 1})
+    queue.until_empty()
+
+    run.refresh_from_db()
+    step_run = run.steps.get()
+    assert (run.state, step_run.attempt) == ("FAILED", 2)
+    assert step_run.problem == {"code": "internal-error", "detail": "ZeroDivisionError; the error is logged"}
