@@ -34,8 +34,9 @@ limit_request_fields = 60
 
 def post_worker_init(worker: Any) -> None:
     from app.settings import env
+    from app.validations.sandbox import pool
 
-    if env.role == "web":
-        from app.validations.sandbox import pool
-
-        pool().warm()
+    pool().warm()
+    if env.worker_url:
+        # Google's client takes a second to load, which the first customer would wait for.
+        import app.cloud.tasks  # noqa: F401

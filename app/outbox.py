@@ -163,7 +163,7 @@ def sweep(model: type[OutboxRow], task: CloudTask[Any, Any], deadline: Deadline)
             except QueueFailure as failure:
                 log.warning("the sweep stops: nothing can be enqueued", reason=str(failure), rows=len(due) - at)
                 # Not these rows' fault: their pause does not grow.
-                left = model._default_manager.filter(pk__in=[pk for pk, _ in due[at:]], state=PENDING)
+                left = _pending(model).filter(pk__in=[pk for pk, _ in due[at:]])
                 left.update(sweep_at=Now() + FIRST_SWEEP, sweeps=F("sweeps") - 1)
                 raise
         if len(due) < BATCH:
@@ -179,11 +179,16 @@ def _enqueue(model: type[OutboxRow], task: CloudTask[Any, Any], pk: Any, generat
         return "waiting"
     # The queue has had this task and has it no longer, and yet nobody has begun, or somebody has died: its attempts
     # are used up, or it was purged. Its name stays taken for hours, so the row goes on under another one.
-    lost = model._default_manager.filter(pk=pk, state=PENDING, generation=generation)
+    lost = _pending(model).filter(pk=pk, generation=generation)
     if not lost.update(generation=F("generation") + 1):
         return "waiting"  # somebody has just begun
     submit(occurrence(task, str(generation + 1)), str(pk))
     return "enqueued anew"
+
+
+def _pending(model: Any) -> models.QuerySet[Any]:
+    found: models.QuerySet[Any] = model._default_manager.filter(state=PENDING)
+    return found
 
 
 def reap(model: type[OutboxRow], deadline: Deadline, give_up: Callable[[Any, int], None]) -> dict[str, int]:

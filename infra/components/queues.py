@@ -1,7 +1,7 @@
 """Cloud Tasks queues: one per row of `app.queues.QUEUES`, each with its dead-letter queue, and who may do what."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pulumi
 import pulumi_gcp as gcp
@@ -80,7 +80,7 @@ class Queues(Component):
             self.grants.append(acting)
         self.register_outputs({"path_by_name": self.path_by_name})
 
-    def queue(self, name: str, queue_name: str, **more: object) -> gcp.cloudtasks.Queue:
+    def queue(self, name: str, queue_name: str, **more: Any) -> gcp.cloudtasks.Queue:
         return gcp.cloudtasks.Queue(
             name,
             name=queue_name,

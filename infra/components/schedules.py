@@ -36,7 +36,7 @@ class Schedules(Component):
                 attempt_deadline=f"{spec.attempt_deadline_seconds}s",
                 retry_config={"retry_count": spec.retry_count},
                 http_target={
-                    "uri": args.worker_url.apply(lambda url, path=spec.path: f"{url}{path}"),
+                    "uri": pulumi.Output.concat(args.worker_url, spec.path),
                     "http_method": "POST",
                     "oidc_token": {
                         "service_account_email": args.scheduler_email,

@@ -63,8 +63,8 @@ class Secrets(Component):
         self.keep("database-break-glass-password", password.result, {})
         self.break_glass_password = password.result
         keys = [
-            random.RandomBytes(f"{name}-callback-key-{key_id}", length=32, opts=self.child).base64.apply(
-                lambda value, key_id=key_id: f"{key_id}:{value}"
+            pulumi.Output.concat(
+                key_id, ":", random.RandomBytes(f"{name}-callback-key-{key_id}", length=32, opts=self.child).base64
             )
             for key_id in CALLBACK_KEY_IDS
         ]

@@ -112,7 +112,8 @@ def test_a_result_is_read_from_the_row(organization: Organization) -> None:
     job.verdict = "PASS"
     job.save()
     result.refresh()
-    assert (result.is_finished, result.return_value, result.finished_at) == (True, "PASS", job.finished_at)
+    seen: Any = (result.status, result.return_value, result.finished_at)
+    assert seen == (TaskResultStatus.SUCCESSFUL, "PASS", job.finished_at)
 
 
 @pytest.mark.parametrize("result_id", ["run-validation/00000000-0000-7000-8000-000000000000", "no-such-task/1", "x"])

@@ -107,20 +107,20 @@ def _deployed(region: Region, postgres: Postgres, directory: Path) -> Iterator[A
         "GOOGLE_OAUTH2_CUSTOM_ENDPOINT": f"{region.url}/oauth2/",
         "WEB_THREADS": "4",
     }
-    role: dict[str, dict[str, str]] = {}
+    environments: dict[str, dict[str, str]] = {}
     for name in ("web", "worker"):
         key_file = directory / f"{name}.json"
         key_file.write_text(json.dumps(accounts[name].key_file))
-        role[name] = base | {"VALIDIBOT_ROLE": name, "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)}
-    job = role["worker"] | {"VALIDIBOT_ROLE": "job"}
+        environments[name] = base | {"VALIDIBOT_ROLE": name, "GOOGLE_APPLICATION_CREDENTIALS": str(key_file)}
+    job = environments["worker"] | {"VALIDIBOT_ROLE": "job"}
     key = ApiKeyText.generate(DataRegion.AU)
     created = ("create_organization", "--slug=demo", "--name=Demo", "--data-region=AU", f"--api-key-hash={key.sha256}")
     for command in (("migrate",), created):
         finished = server.manage(job, *command)
         assert finished.returncode == 0, finished.stdout + finished.stderr
     with (
-        server.running(role["worker"], directory / "worker.log", worker_port) as worker,
-        server.running(role["web"], directory / "web.log") as web,
+        server.running(environments["worker"], directory / "worker.log", worker_port) as worker,
+        server.running(environments["web"], directory / "web.log") as web,
     ):
         yield App(region, postgres, web, worker, media, job, key)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
+from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import default_storage
 from django.db import connection
 from django.test import Client
@@ -16,11 +17,14 @@ from app import outbox
 from app.dead_letters.models import DeadLetter
 from app.idempotency.models import IdempotencyKey
 from app.internal import schedules
+from app.internal.callers import Callers
+from app.internal.urls import urlpatterns
 from app.organizations.models import Organization
 from app.schedules import SCHEDULES
 from app.tasking.memory import InMemoryTasks
 from app.validations.models import State, ValidationJob
 from tests.app.queueing.test_leases import job_of
+from tests.app.tokens import SCHEDULER, TASKS
 from tests.app.worker import Worker
 
 Accept = Callable[..., Any]
@@ -272,3 +276,24 @@ def test_no_purge_reads_its_table(organization: Organization, table: str, key: s
 
     assert "Seq Scan" not in plan, plan
     assert column in plan, plan
+
+
+def test_every_internal_address_names_its_callers(db: None) -> None:
+    views: list[tuple[str, Any]] = [(str(address.pattern), address.callback) for address in urlpatterns]  # type: ignore[union-attr]
+    callers = {
+        pattern.partition("/")[0]: view.callers.emails
+        for pattern, view in views
+        if not pattern.startswith("callbacks/")  # a signature of the sender's, or a token
+    }
+
+    assert callers == {
+        "run-validation": {TASKS},
+        "deliver-webhook": {TASKS},
+        "advance-workflow": {TASKS},
+        "run-step": {TASKS},
+        "scheduled": {SCHEDULER},
+    }
+    with pytest.raises(ImproperlyConfigured, match="has no caller"):
+        Callers()
+    with pytest.raises(ImproperlyConfigured, match="has no caller"):
+        Callers("")
