@@ -14,6 +14,7 @@ ANSWER_SECONDS = 60.0
 class Load:
     """What a loop saw."""
 
+    requests: int
     requests_per_second: float
     p50_seconds: float
     p95_seconds: float
@@ -21,7 +22,12 @@ class Load:
     @classmethod
     def of(cls, seconds: list[float], elapsed: float) -> Self:
         twentieths = statistics.quantiles(seconds, n=20)
-        return cls(requests_per_second=len(seconds) / elapsed, p50_seconds=twentieths[9], p95_seconds=twentieths[18])
+        return cls(
+            requests=len(seconds),
+            requests_per_second=len(seconds) / elapsed,
+            p50_seconds=twentieths[9],
+            p95_seconds=twentieths[18],
+        )
 
 
 def post(url: str, path: str, headers: dict[str, str], body: bytes) -> bytes:

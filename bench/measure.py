@@ -24,10 +24,10 @@ class Comparison:
         return [ours / baseline for ours, baseline in zip(self.ours, self.baseline, strict=True)]
 
     def measure(self, rounds: int, ours: Callable[[], float], baseline: Callable[[], float]) -> "Comparison":
-        """Measure both sides `rounds` times; every second round begins with the other side."""
-        for number in range(rounds):
+        """Measure both sides `rounds` more times; every second round begins with the other side."""
+        for _ in range(rounds):
             self.load.append(os.getloadavg()[0])
-            if number % 2:
+            if len(self.ours) % 2:
                 theirs, mine = baseline(), ours()
             else:
                 mine, theirs = ours(), baseline()

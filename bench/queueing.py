@@ -166,14 +166,13 @@ def run(rounds: int, data_dir: Path | None, celery_packages: Path) -> None:
                 for side in (ours, theirs):
                     side("--jobs", "24")
                 burst = Comparison(name=f"{JOBS} at once, Celery with {body}", unit="jobs/s", above_one=faster)
-                number = ("--jobs", str(JOBS))
-                burst.measure(rounds, lambda: ours(*number).per_second, lambda: theirs(*number).per_second)  # noqa: B023
+                many = ("--jobs", str(JOBS))
+                burst.measure(rounds, lambda: ours(*many).per_second, lambda: theirs(*many).per_second)  # noqa: B023
                 pace = ("--jobs", str(PACED_JOBS), "--per-second", str(PER_SECOND))
-                middle, late = [], []
+                late: list[float] = []
 
                 def paced(side: Any) -> float:
                     seen = side(*pace)  # noqa: B023
-                    middle.append(seen.p50 * 1000)  # noqa: B023
                     late.append(seen.p95 * 1000)  # noqa: B023
                     return float(seen.p50 * 1000)
 
@@ -186,8 +185,9 @@ def run(rounds: int, data_dir: Path | None, celery_packages: Path) -> None:
                 for at in range(rounds):
                     late.clear()
                     even.measure(1, lambda: paced(ours), lambda: paced(theirs))  # noqa: B023
-                    tail.ours.append(late[0])
-                    tail.baseline.append(late[1])
+                    mine, other = reversed(late) if at % 2 else late
+                    tail.ours.append(mine)
+                    tail.baseline.append(other)
                     tail.load.append(even.load[at])
                 comparisons += [burst, even, tail]
     show(*comparisons)
