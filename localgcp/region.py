@@ -114,14 +114,19 @@ class Region:
                 await hook(self)
         # Only now: a service that recovers an interrupted creation does so before its client is told to ask again.
         await self.run_in_thread(self.operations.recover)
+        for service in self.services.values():
+            for hook in service.opening:
+                await hook(self)
 
     async def stop(self) -> None:
-        for service in reversed(self.services.values()):
-            for hook in service.stopping:
-                try:
-                    await hook(self)
-                except Exception:
-                    log.exception("%s did not stop cleanly", service.api.name)
+        services = list(reversed(self.services.values()))
+        hooks = [(service, hook) for service in services for hook in service.closing]
+        hooks += [(service, hook) for service in services for hook in service.stopping]
+        for service, hook in hooks:
+            try:
+                await hook(self)
+            except Exception:
+                log.exception("%s did not stop cleanly", service.api.name)
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

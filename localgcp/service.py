@@ -34,6 +34,8 @@ class Service:
         self.mounts: dict[str, ASGIApp] = {}
         self.starting: list[Hook] = []
         self.stopping: list[Hook] = []
+        self.opening: list[Hook] = []
+        self.closing: list[Hook] = []
 
     def method(self, *ids: str) -> Callable[[Handler], Handler]:
         def register(handler: Handler) -> Handler:
@@ -78,6 +80,16 @@ class Service:
 
     def on_stop(self, hook: Hook) -> Hook:
         self.stopping.append(hook)
+        return hook
+
+    def on_open(self, hook: Hook) -> Hook:
+        """Run when every service has started: what lets requests in, or makes some itself, begins here."""
+        self.opening.append(hook)
+        return hook
+
+    def on_close(self, hook: Hook) -> Hook:
+        """Run before any service stops."""
+        self.closing.append(hook)
         return hook
 
 

@@ -187,11 +187,15 @@ def next_time(job: dict[str, Any], after: datetime) -> datetime:
 @service.on_start
 async def start(region: Region) -> None:
     region.timetable = Timetable(region)
+
+
+@service.on_open
+async def open_(region: Region) -> None:
     region.spawn(region.timetable.run())
 
 
-@service.on_stop
-async def stop(region: Region) -> None:
+@service.on_close
+async def close(region: Region) -> None:
     await region.timetable.stop()
 
 

@@ -50,11 +50,15 @@ RFC3339 = re.compile(r"(.*?)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 @service.on_start
 async def start(region: Region) -> None:
     region.dispatcher = Dispatcher(region)
+
+
+@service.on_open
+async def open_(region: Region) -> None:
     region.dispatcher.start()
 
 
-@service.on_stop
-async def stop(region: Region) -> None:
+@service.on_close
+async def close(region: Region) -> None:
     await region.dispatcher.stop()
 
 

@@ -86,13 +86,13 @@ service.permissions |= {
 }
 
 
-@service.on_start
-async def start(region: Region) -> None:
+@service.on_open
+async def open_(region: Region) -> None:
     await frontdoor.open_doors(region)
 
 
-@service.on_stop
-async def stop(region: Region) -> None:
+@service.on_close
+async def close(region: Region) -> None:
     await frontdoor.close_doors(region)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,32 @@ def test_a_killed_region_comes_back_with_its_services_and_without_its_orphans() 
         )
         execution = server.send("GET", running["metadata"]["name"])
         assert (execution["failedCount"], execution["conditions"][0]["state"]) == (1, "CONDITION_FAILED")
+
+
+@pytest.mark.timeout(120)
+def test_a_task_that_is_due_waits_for_the_services_of_a_region_that_comes_back() -> None:
+    with serving() as (server, image):
+        body = {"template": {"containers": [{"image": image}]}, "invokerIamDisabled": True}
+        created = server.wait(server.send("POST", f"{LOCATION}/services?serviceId=web", body))["response"]
+        tasks = f"{server.url}/cloudtasks/v2/{LOCATION}/queues"
+        # With a second attempt, a first one that found no service would not be seen.
+        queue = {"name": f"{LOCATION}/queues/once", "retryConfig": {"maxAttempts": 1}}
+        assert server.http.post(tasks, json=queue).status_code == 200
+        due = datetime.now(UTC) + timedelta(seconds=1)
+        task = {"scheduleTime": due.isoformat(), "httpRequest": {"url": f"{created['uri']}/log"}}
+        assert server.http.post(f"{tasks}/once/tasks", json={"task": task}).status_code == 200
+
+        server.kill()
+        time.sleep(max(0.0, (due - datetime.now(UTC)).total_seconds()))
+        server.start()
+
+        deadline = time.monotonic() + 30
+        while server.http.get(f"{tasks}/once/tasks").json().get("tasks"):
+            assert time.monotonic() < deadline, "the task is still there"
+            time.sleep(0.1)
+        asked = {"resourceNames": ["projects/demo"], "filter": 'textPayload="plain"'}
+        entries = server.http.post(f"{server.url}/logging/v2/entries:list", json=asked).json()
+        assert len(entries["entries"]) == 1
 
 
 @pytest.mark.timeout(120)
