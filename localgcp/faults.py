@@ -67,9 +67,13 @@ class Faults:
                     return fault
         return None
 
-    def duplicates(self, task_name: str) -> bool:
-        """Whether this delivery of a task is to be made twice."""
-        return self.hit("deliver-twice", task_name.split("/")[-3]) is not None
+    def duplicate(self, task_name: str) -> float | None:
+        """How many seconds after its beginning a delivery of a task is to be made again; None when it is not.
+
+        A moment within the fault's `seconds`: the first may be under way still, or done.
+        """
+        fault = self.hit("deliver-twice", task_name.split("/")[-3])
+        return None if fault is None else random.uniform(0, fault.seconds)  # noqa: S311
 
     async def before(self, target: str) -> None:
         """Delay, then fail, as asked. Raises Unavailable."""

@@ -300,16 +300,14 @@ class Pump:
             dispatched_at = self._region.clock.now()
             await self._region.run_in_thread(self._dispatcher.dispatched, name, dispatched_at.timestamp())
             task = json.loads(row["body"])
-            answer: Answer | None = None
-            reason = ""
-            for _ in range(2 if self._region.faults.duplicates(name) else 1):
-                try:
-                    answer = await self._deliver(row, task)
-                except NoResponse as failure:
-                    answer, reason = None, str(failure)
-            if answer is not None and answer.is_success:
+            deliveries = [self._delivered(row, task)]
+            if (duplicate := self._region.faults.duplicate(name)) is not None:
+                deliveries.append(self._delivered(row, task, after_seconds=duplicate))
+            outcomes = await asyncio.gather(*deliveries)
+            if any(answer is not None and answer.is_success for answer, _ in outcomes):
                 await self._region.run_in_thread(self._dispatcher.completed, name, self._queue)
                 return
+            answer, reason = outcomes[-1]
             await self._failed(row, task, config, answer, reason, dispatched_at)
 
     async def _failed(
@@ -340,6 +338,17 @@ class Pump:
             "responseStatus": _status(status, reason),
         }
         await self._region.run_in_thread(self._dispatcher.failed, row["name"], now.timestamp() + wait, status, attempt)
+
+    async def _delivered(
+        self, row: sqlite3.Row, task: dict[str, Any], *, after_seconds: float = 0.0
+    ) -> tuple[Answer | None, str]:
+        """The answer, or why there is none."""
+        if after_seconds:
+            await asyncio.sleep(after_seconds)
+        try:
+            return await self._deliver(row, task), ""
+        except NoResponse as failure:
+            return None, str(failure)
 
     async def _deliver(self, row: sqlite3.Row, task: dict[str, Any]) -> Answer:
         target = task["httpRequest"]

@@ -301,3 +301,20 @@ def test_a_delivery_can_be_made_twice_on_request(
             http.delete("/_localgcp/faults").raise_for_status()
 
     assert [d.headers["X-CloudTasks-TaskRetryCount"] for d in deliveries] == ["0", "0"]
+
+
+def test_a_second_delivery_does_not_wait_for_the_answer_to_the_first(
+    region: Region, tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    target.hold_seconds = 30
+    with region.http() as http:
+        fault = {"kind": "deliver-twice", "target": "jobs", "count": 1, "seconds": 0}
+        http.post("/_localgcp/faults", json=fault).raise_for_status()
+        try:
+            tasks.create_task(parent=queue, task={"name": f"{queue}/tasks/x", "http_request": {"url": target.url}})
+            deliveries = target.wait_for(2, timeout_seconds=10)
+        finally:
+            http.delete("/_localgcp/faults").raise_for_status()
+
+    assert [d.headers["X-CloudTasks-TaskRetryCount"] for d in deliveries] == ["0", "0"]
