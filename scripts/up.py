@@ -153,8 +153,10 @@ class Pulumi:
 
     def finish_interrupted(self) -> None:
         """An update that was killed leaves operations that Pulumi does not know the end of: look at what is there."""
-        exported = self("stack", "export", "--stack", self.stack, stdout=subprocess.PIPE)
+        exported = self("stack", "export", "--stack", self.stack, capture_output=True)
         if exported.returncode != 0:
+            # It does not exist. Asking for that first would start an engine more, at every run but this one.
+            self.select()
             return
         if (json.loads(exported.stdout).get("deployment") or {}).get("pending_operations"):
             say("the last update was interrupted: reading back what it had made")
@@ -291,7 +293,6 @@ def main() -> int:
     try:
         region = Region.start()
         pulumi = Pulumi(stack=wanted.stack, environ=region.environ)
-        pulumi.select()
         say(f"pulumi up --stack {wanted.stack}")
         pulumi.up()
         outputs = pulumi.outputs()

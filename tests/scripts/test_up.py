@@ -77,3 +77,19 @@ def test_an_update_that_ends_by_itself_is_waited_for(tmp_path: Path, pulumi: Pul
 
     assert not file.exists()
     assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize(
+    ("exists", "asked"),
+    [
+        (True, "stack export --stack au --non-interactive\n"),
+        (False, "stack export --stack au --non-interactive\nstack select au --non-interactive\n"),
+    ],
+)
+def test_a_stack_is_made_only_where_there_is_none(tmp_path: Path, pulumi: Pulumi, exists: bool, asked: str) -> None:
+    with (tmp_path / "bin" / "pulumi").open("a") as engine:
+        engine.write(f'echo "{{}}"\n[ "$2" != export ] || exit {0 if exists else 1}\n')
+
+    pulumi.finish_interrupted()
+
+    assert (tmp_path / "asked").read_text() == asked
