@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from localgcp.errors import InvalidArgument
-from localgcp.iam.acting import check_may_act_as
+from localgcp.errors import InvalidArgument, PermissionDenied
+from localgcp.iam.acting import may_act_as
 from localgcp.run.http1 import ConnectionFailed, TimedOut
 
 if TYPE_CHECKING:
@@ -145,4 +145,8 @@ def check_target(call: "Call", target: Mapping[str, Any], where: str, uri_field:
         email = target[kind].get("serviceAccountEmail", "")
         if not email:
             raise InvalidArgument(f"{where}.{kind}.serviceAccountEmail is required.")
-        check_may_act_as(call, email)
+        if not may_act_as(call, email):
+            raise PermissionDenied(
+                'The principal (user or service account) lacks IAM permission "iam.serviceAccounts.actAs" for the'
+                f' resource "{email}" (or the resource may not exist).'
+            )

@@ -13,7 +13,7 @@ from localgcp.build.dockerfile import BuildFailed
 from localgcp.clock import timestamp
 from localgcp.errors import Aborted, ApiError, FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied
 from localgcp.generic import page
-from localgcp.iam import accounts
+from localgcp.iam.acting import may_act_as
 from localgcp.region import Region
 from localgcp.run.program import api_request
 from localgcp.service import Call, Service
@@ -173,9 +173,7 @@ def _account(call: Call, body: Mapping[str, Any]) -> str:
     if not given:
         return f"{call.region.project_number(call.project)}-compute@developer.gserviceaccount.com"
     email = str(given).rpartition("/")[2]
-    key = accounts.key_of(email) or f"cloudresourcemanager/projects/{call.project}"
-    allowed = call.region.iam.allows(call.principal, "iam.serviceAccounts.actAs", key)
-    if not allowed or not accounts.exists(call.store, email):
+    if not may_act_as(call, email):
         raise PermissionDenied(
             f"caller does not have permission to act as service account {given} (or it may not exist)"
         )

@@ -11,7 +11,7 @@ from localgcp.clock import timestamp
 from localgcp.errors import Aborted, ApiError, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from localgcp.fieldmask import apply_mask, parse_mask
 from localgcp.generic import existing, message_type, resource_schema
-from localgcp.iam import accounts
+from localgcp.iam.acting import may_act_as
 from localgcp.region import Region
 from localgcp.run import jobs, resources
 from localgcp.run.program import StartFailed
@@ -299,12 +299,7 @@ def _own_fields(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_account(call: Call, email: str) -> None:
     """Only who may act as an account may have a workload run as it."""
-    if not accounts.exists(call.store, email):
-        raise PermissionDenied(
-            f"Permission 'iam.serviceaccounts.actAs' denied on service account {email} (or it may not exist)."
-        )
-    key = accounts.key_of(email) or f"cloudresourcemanager/projects/{call.project}"
-    if not call.region.iam.allows(call.principal, "iam.serviceAccounts.actAs", key):
+    if not may_act_as(call, email):
         raise PermissionDenied(
             f"Permission 'iam.serviceaccounts.actAs' denied on service account {email} (or it may not exist)."
         )

@@ -106,7 +106,7 @@ def served(data_dir: Path) -> Iterator[Region]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, name="region")
     thread.start()
     try:
-        assert started.wait(60), "the region did not start"
+        assert started.wait(180), "the region did not start"
         yield Region(core=core, url=f"http://127.0.0.1:{port}")
     finally:
         server.should_exit = True

