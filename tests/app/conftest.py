@@ -47,6 +47,11 @@ from tests.app.worker import Worker  # noqa: E402
 settings.TASKS["default"]["OPTIONS"]["client"] = "tests.app.memory_queue.client"
 
 
+def pytest_xdist_setupnodes() -> None:
+    """Each worker has a Postgres of its own, and must not read the settings with the address of this process's."""
+    os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     POSTGRES.create()
