@@ -19,6 +19,8 @@ from google.oauth2.credentials import Credentials
 from scripts.up import exports
 
 ROOT = Path(__file__).resolve().parents[2]
+# What other tests of this process may have set, for the application or for Google's clients.
+FOREIGN = ("VALIDIBOT_", "DJANGO_", "GOOGLE_", "GCLOUD_", "CLOUDSDK_", "STORAGE_EMULATOR_HOST", "PULUMI_")
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
 
 
@@ -79,7 +81,7 @@ def made_up() -> Iterator[Up]:
     # Not tmp_path: PostgreSQL runs as another user than root, who must be able to reach its directory.
     directory = Path(tempfile.mkdtemp(prefix="vb-up-", dir="/tmp"))
     directory.chmod(0o755)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("VALIDIBOT_", "DJANGO_"))}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environ |= {"LOCALGCP_DATA_DIR": str(directory / "region")}
     try:
         made = run("make", "up", environ=environ, timeout_seconds=900)

@@ -24,6 +24,7 @@ from google.cloud import secretmanager, storage
 from google.oauth2.credentials import Credentials
 
 from scripts.up import ROOT, Region, create_organization, validation_request
+from tests.e2e.region import FOREIGN
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("kills"), pytest.mark.timeout(1500)]
 
@@ -41,13 +42,15 @@ class Deployment:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.environ = {
-            name: value for name, value in os.environ.items() if not name.startswith(("VALIDIBOT_", "DJANGO_"))
-        } | {"LOCALGCP_DATA_DIR": str(directory / "region")}
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)} | {
+            "LOCALGCP_DATA_DIR": str(directory / "region")
+        }
         self.region: Region
 
     def start(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
+            for name in set(os.environ) - self.environ.keys():
+                patch.delenv(name)
             patch.setenv("LOCALGCP_DATA_DIR", self.environ["LOCALGCP_DATA_DIR"])
             self.region = Region.start()
 

@@ -1,5 +1,6 @@
 """Run a Pulumi program against mocks, to its end, and answer with what it registered."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -91,6 +92,8 @@ def resource_id(args: MockResourceArgs) -> str:
 
 def record(program: Callable[[], None], stack: str = "test") -> list[Recorded]:
     """Run `program` until every registration has arrived, and only then return them."""
+    # The SDK takes the thread's event loop, of which a test that ran another one before may have left none.
+    asyncio.set_event_loop(asyncio.new_event_loop())
     mocks = RecordingMocks()
     monitor = RecordingMonitor(mocks)
     pulumi.runtime.set_mocks(mocks, project="validibot", stack=stack, preview=False, monitor=monitor)

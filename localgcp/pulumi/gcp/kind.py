@@ -48,15 +48,10 @@ class Work:
 
     @property
     def project(self) -> str:
-        project = self.value("project") or self.default_project or self._project_of_the_network()
+        project = self.value("project") or self.default_project
         if not project:
             raise ProviderError("no project: set `project` on the resource, gcp:project or GOOGLE_PROJECT")
         return str(project).removeprefix("projects/")
-
-    def _project_of_the_network(self) -> str:
-        """A private services connection has no project of its own; the reference to its network names one."""
-        words = str(self.value("network") or "").split("/")
-        return words[words.index("projects") + 1] if "projects" in words[:-1] else ""
 
     @property
     def location(self) -> str:
@@ -348,10 +343,10 @@ class Kind:
         return failures
 
 
-def project_number(work: Work) -> str:
-    """The number of the resource's project."""
-    project = work.call("GET", "cloudresourcemanager", f"projects/{work.project}")
-    return str(project["projectNumber"])
+def project_number(work: Work, project: str | None = None) -> str:
+    """The number of a project: the resource's own, unless another is named."""
+    found = work.call("GET", "cloudresourcemanager", f"projects/{project or work.project}")
+    return str(found["projectNumber"])
 
 
 def global_network(value: Any, project: str) -> Any:

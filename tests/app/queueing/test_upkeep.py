@@ -279,7 +279,7 @@ def test_no_purge_reads_its_table(organization: Organization, table: str, key: s
 
 
 def test_every_internal_address_names_its_callers(db: None) -> None:
-    views: list[tuple[str, Any]] = [(str(address.pattern), address.callback) for address in urlpatterns]  # type: ignore[union-attr]
+    views: list[tuple[str, Any]] = [(str(address.pattern), address.callback) for address in urlpatterns]
     callers = {
         pattern.partition("/")[0]: view.callers.emails
         for pattern, view in views

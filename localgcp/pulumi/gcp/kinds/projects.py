@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from localgcp.pulumi.gcp.kind import Kind, Work, global_network, project_number
+from localgcp.pulumi.gcp.kind import Kind, Work, project_number
 from localgcp.pulumi.gcp.mapping import Body, Encoding, Values
 from localgcp.pulumi.gcp.rest import RestError
+from localgcp.pulumi.gcp.values import relative_link
 from localgcp.pulumi.provider import ProviderError
 
 _ENABLED = {"fields": "services/name,nextPageToken", "filter": "state:ENABLED", "pageSize": "200"}
@@ -218,10 +219,13 @@ class Connection(Kind):
     auto_name: bool = False
 
     def _network(self, work: Work) -> str:
-        return str(global_network(work.value("network"), work.project))
+        network = relative_link(str(work.value("network")))
+        return network if "/" in network else f"projects/{work.project}/global/networks/{network}"
 
     def _numbered_network(self, work: Work) -> str:
-        return f"projects/{project_number(work)}/global/networks/{self._network(work).rpartition('/')[2]}"
+        # A connection has no project of its own: its network's counts, whatever the provider's default is.
+        _, project, _, _, name = self._network(work).split("/")
+        return f"projects/{project_number(work, project)}/global/networks/{name}"
 
     def _collection(self, work: Work) -> str:
         return f"services/{work.value('service')}/connections"
