@@ -112,9 +112,9 @@ def api(api_key: ApiKey, key_text: ApiKeyText) -> Client:
 
 @pytest.fixture
 def submit(api: Client) -> Callable[..., Any]:
-    """Submit as JSON, and return the answer."""
+    """Submit as JSON, to be validated at once whatever its size, and return the answer."""
 
     def submit(**fields: Any) -> Any:
-        return api.post("/api/validations", fields, content_type="application/json")
+        return api.post("/api/validations?mode=sync", fields, content_type="application/json")
 
     return submit

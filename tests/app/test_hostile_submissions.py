@@ -152,8 +152,8 @@ def test_a_body_that_cannot_be_read_is_a_problem(
 
 @pytest.fixture
 def quick() -> Any:
-    """A pool with one child that gets half a second."""
-    children = Pool(1, wall_clock=timedelta(seconds=1), patience=timedelta(seconds=0.2))
+    """A pool with one child that gets three seconds: many times what a harmless submission takes on a busy machine."""
+    children = Pool(1, wall_clock=timedelta(seconds=3), patience=timedelta(seconds=0.2))
     children.run(json.dumps(json_schema()).encode(), "application/json")  # it takes a moment to start
     yield children
     children.close()
@@ -188,7 +188,7 @@ def test_what_costs_too_much_ends_in_time_and_the_next_submission_is_served(
         run(quick, submission)
 
     assert refusal.value.code == "over-budget"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30  # its three seconds, and what a busy machine adds; a bomb would take for ever
     assert run(Pool(1), json_schema({"a": 1}, {"required": ["b"]})).findings[0]["code"] == "json-schema/required"
 
 
