@@ -266,3 +266,18 @@ def test_no_command_is_untested() -> None:
     assert sorted(command.callback.__name__ for command in app.registered_commands if command.callback) == sorted(
         COMMANDS
     )
+
+
+def test_a_python_without_the_requirements_hands_over_to_the_checkouts_own() -> None:
+    base = Path(sys.base_prefix) / "bin" / "python3"
+
+    answer = subprocess.run(
+        [base, "-m", "localgcp", "--help"],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert answer.returncode == 0, answer.stderr
+    assert "reset" in answer.stdout
