@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap up down test test-fast lint types fmt inventory requirements
+.PHONY: help bootstrap up down chaos test test-fast lint types fmt inventory requirements
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ up: bootstrap ## deploy the Australian stack to a region on this machine, and ru
 
 down: bootstrap ## stop the region; what it holds stays for the next `make up`
 	$(PYTHON) -m localgcp down
+
+chaos: bootstrap ## work in a region of its own while its parts are killed, and count; ARGS=--help for how much
+	$(PYTHON) scripts/chaos.py $(ARGS)
 
 test: bootstrap ## every test
 	scripts/browser
