@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from google.api_core.exceptions import GoogleAPICallError
-from google.cloud import run_v2
+from google.cloud import run_v2, tasks_v2
 from google.protobuf import duration_pb2
 
 from tests.localgcp.fixtures import Region
@@ -139,3 +139,20 @@ def test_overrides_need_a_permission_of_their_own(region: Region, parent: str, p
     assert jobs.run_job(name=job.name).metadata.name
     with pytest.raises(GoogleAPICallError, match=r"run\.jobs\.runWithOverrides"):
         jobs.run_job(request=run_v2.RunJobRequest(name=job.name, overrides={"task_count": 2}))
+
+
+def test_a_task_may_run_a_job_with_an_oauth_token(region: Region, parent: str, project: str, image: str) -> None:
+    job = create_job(region, parent, image, "print('by a task')", {"max_retries": 0})
+    runner = region.account(project, "runner", "roles/run.developer")
+    tasks = region.client(tasks_v2.CloudTasksClient)
+    queue = tasks.create_queue(parent=parent, queue={"name": f"{parent}/queues/jobs"}).name
+    request = {
+        "url": f"https://run.googleapis.com/v2/{job.name}:run",
+        "oauth_token": {"service_account_email": runner.email},
+    }
+
+    tasks.create_task(parent=queue, task={"http_request": request})
+
+    executions = region.client(run_v2.ExecutionsClient)
+    wait_for(lambda: [found.succeeded_count for found in executions.list_executions(parent=job.name)] == [1])
+    wait_for(lambda: list(tasks.list_tasks(parent=queue)) == [])
