@@ -23,6 +23,7 @@ def main() -> None:
             )
     one = names.add_parser("sweep", help="the outbox's statements as waiting rows grow to a million")
     one.add_argument("--rounds", type=int, default=21)
+    names.add_parser("task-timing", help="the rate and the backoff of Cloud Tasks, against what a queue says")
     wanted = parser.parse_args()
     match wanted.name:
         case "pulumi-up":
@@ -41,6 +42,10 @@ def main() -> None:
             from bench import cold_start
 
             cold_start.run(wanted.rounds, wanted.data_dir)
+        case "task-timing":
+            from bench import task_timing
+
+            task_timing.run()
         case "sweep":
             from bench import sweep
 
