@@ -188,7 +188,7 @@ def test_what_costs_too_much_ends_in_time_and_the_next_submission_is_served(
         run(quick, submission)
 
     assert refusal.value.code == "over-budget"
-    assert time.monotonic() - started < 30  # its three seconds, and what a busy machine adds; a bomb would take for ever
+    assert time.monotonic() - started < 30  # three, and what a busy machine adds; a bomb takes for ever
     assert run(Pool(1), json_schema({"a": 1}, {"required": ["b"]})).findings[0]["code"] == "json-schema/required"
 
 
