@@ -48,7 +48,7 @@ CREATE INDEX IF NOT EXISTS task_names_free ON task_names (free_at);
 """
 # How many due tasks are read at once; more would only wait in memory for the rate.
 BATCH = 100
-RESERVED_HEADERS = ("host", "content-length", "user-agent", "authorization-token", "transfer-encoding", "connection")
+RESERVED_HEADERS = ("host", "content-length", "user-agent", "transfer-encoding", "connection")
 RESERVED_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-")
 log = logging.getLogger(__name__)
 
