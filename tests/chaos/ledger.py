@@ -1,6 +1,6 @@
 """What became of the work, counted in the database and at the receiver of the messages.
 
-Triggers write down every change of a state, so that an end which happened twice is seen, and not only the last one.
+Triggers write down every change of a state, and every end, so that one which happened twice is seen.
 """
 
 from collections import Counter, defaultdict
@@ -42,8 +42,9 @@ AUDIT: Final = """
     END $$
 """
 TRIGGER: Final = """
-    CREATE OR REPLACE TRIGGER chaos_note AFTER UPDATE OF state ON {table} FOR EACH ROW
-    WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION chaos_note()
+    CREATE OR REPLACE TRIGGER chaos_note AFTER UPDATE ON {table} FOR EACH ROW
+    WHEN (OLD.state IS DISTINCT FROM NEW.state OR OLD.finished_at IS DISTINCT FROM NEW.finished_at)
+    EXECUTE FUNCTION chaos_note()
 """
 
 

@@ -40,13 +40,12 @@ def job(location: str, url: str, **settings: object) -> dict[str, object]:
     }
 
 
-def test_a_job_fires_when_its_time_comes(
-    region: Region, scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
-) -> None:
+def test_a_job_fires_when_its_time_comes(moved: Region, location: str, target: Target) -> None:
+    scheduler = moved.client(scheduler_v1.CloudSchedulerClient)
     created = scheduler.create_job(parent=location, job=job(location, target.url))
     assert created.state == scheduler_v1.Job.State.ENABLED
 
-    region.core.clock.advance(timedelta(days=1))
+    moved.core.clock.advance(timedelta(days=1))
     (delivery,) = target.wait_for(1)
 
     assert delivery.headers["User-Agent"] == "Google-Cloud-Scheduler"
@@ -78,13 +77,12 @@ def test_a_failed_run_is_retried_as_configured_and_leaves_its_status(
     assert len(target.deliveries) == 3
 
 
-def test_a_paused_job_does_not_fire_until_it_is_resumed(
-    region: Region, scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
-) -> None:
+def test_a_paused_job_does_not_fire_until_it_is_resumed(moved: Region, location: str, target: Target) -> None:
+    scheduler = moved.client(scheduler_v1.CloudSchedulerClient)
     name = scheduler.create_job(parent=location, job=job(location, target.url)).name
     assert scheduler.pause_job(name=name).state == scheduler_v1.Job.State.PAUSED
 
-    region.core.clock.advance(timedelta(days=1))
+    moved.core.clock.advance(timedelta(days=1))
     witness = f"{location}/jobs/witness"
     with serving() as other:
         scheduler.create_job(parent=location, job={**job(location, other.url), "name": witness})
@@ -93,7 +91,7 @@ def test_a_paused_job_does_not_fire_until_it_is_resumed(
     assert target.deliveries == []
 
     scheduler.resume_job(name=name)
-    region.core.clock.advance(timedelta(days=1))
+    moved.core.clock.advance(timedelta(days=1))
     target.wait_for(1)
 
 

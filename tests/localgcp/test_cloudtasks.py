@@ -182,17 +182,16 @@ def test_purging_deletes_every_task_and_says_when(
     assert list(tasks.list_tasks(parent=queue)) == []
 
 
-def test_a_task_waits_for_its_schedule_time(
-    region: Region, tasks: tasks_v2.CloudTasksClient, location: str, target: Target
-) -> None:
+def test_a_task_waits_for_its_schedule_time(moved: Region, location: str, target: Target) -> None:
+    tasks = moved.client(tasks_v2.CloudTasksClient)
     queue = make_queue(tasks, location)
     due = timestamp_pb2.Timestamp()
-    due.FromDatetime(region.core.clock.now() + timedelta(hours=1))
+    due.FromDatetime(moved.core.clock.now() + timedelta(hours=1))
 
     task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}, "schedule_time": due})
 
     assert tasks.get_task(name=task.name).dispatch_count == 0
-    region.core.clock.advance(timedelta(hours=1))
+    moved.core.clock.advance(timedelta(hours=1))
     target.wait_for(1)
 
 

@@ -1,6 +1,5 @@
 """Secret Manager, seen by Google's client."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -26,13 +25,6 @@ def client(region: Region) -> Any:
 def secret(client: Any, project: str) -> str:
     client.create_secret(parent=f"projects/{project}", secret_id="django-key", secret=AUTOMATIC)
     return f"projects/{project}/secrets/django-key"
-
-
-@pytest.fixture
-def moved() -> Iterator[Region]:
-    """A region of its own, whose clock a test may move."""
-    with temporary_data_dir() as data_dir, served(data_dir) as region:
-        yield region
 
 
 def add(client: Any, secret: str, data: bytes) -> str:

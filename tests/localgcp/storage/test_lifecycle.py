@@ -1,6 +1,5 @@
 """Time passes: lifecycle rules, soft delete, sessions. A region of its own, because its clock moves."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import httpx
@@ -10,14 +9,13 @@ from google.cloud import storage
 
 from localgcp.storage.cloud_storage import of
 from localgcp.storage.lifecycle import Applied
-from tests.localgcp.fixtures import Region, served, temporary_data_dir
+from tests.localgcp.fixtures import Region
 from tests.localgcp.storage.buckets import create_bucket, storage_client
 
 
 @pytest.fixture
-def region() -> Iterator[Region]:
-    with temporary_data_dir() as data_dir, served(data_dir) as region:
-        yield region
+def region(moved: Region) -> Region:
+    return moved
 
 
 @pytest.fixture
