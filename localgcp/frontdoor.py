@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
+from localgcp import process
 from localgcp.errors import ApiError, NotFound
 from localgcp.run.http1 import HOP_BY_HOP, REASONS, Headers, Listener, Request, Response
 from localgcp.run.router import Origin
@@ -165,7 +166,7 @@ class FrontDoor:
         listener = Listener(handle, scheme=rule.scheme)
         setting = f"frontdoor.port.{rule.key}"
         known = self._region.store.setting(setting)
-        first = FIRST_PORTS.get(rule.port, 8000)
+        first = self._first_port(rule)
         taken = {other.port for other in self._listeners.values()}
         candidates = [int(known)] if known else []
         candidates += [port for port in range(first, first + 50) if port not in taken]
@@ -177,6 +178,13 @@ class FrontDoor:
             break
         await self._region.run_in_thread(self._region.store.set_setting, setting, str(listener.port))
         return listener
+
+    def _first_port(self, rule: Rule) -> int:
+        own = self._region.settings.port
+        if own in process.USUAL_PORTS:
+            return FIRST_PORTS.get(rule.port, 8000)
+        # Whoever put the region on a port of its own wants it out of another's way.
+        return own + 1
 
     # Requests
 

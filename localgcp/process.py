@@ -18,11 +18,10 @@ from typing import IO
 
 import psutil
 
-DEFAULT_PORT = 9180
+#: Tried in turn when nobody asks for a port.
+USUAL_PORTS = range(9180, 9280)
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 60.0
-
-_PORTS_TO_TRY = 100
 
 
 class ProcessError(Exception):
@@ -97,11 +96,10 @@ def bind(data_dir: Path, port: int | None) -> socket.socket:
                 f"port {wanted}{why} is taken by another process: stop that one, or choose another with --port"
             )
     else:
-        candidates = (_listen(candidate) for candidate in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TO_TRY))
+        candidates = (_listen(candidate) for candidate in USUAL_PORTS)
         listening = next((found for found in candidates if found is not None), None)
         if listening is None:
-            last = DEFAULT_PORT + _PORTS_TO_TRY - 1
-            raise ProcessError(f"no port from {DEFAULT_PORT} to {last} is free: choose one with --port")
+            raise ProcessError(f"no port from {USUAL_PORTS[0]} to {USUAL_PORTS[-1]} is free: choose one with --port")
     (data_dir / "port").write_text(f"{listening.getsockname()[1]}\n")
     return listening
 

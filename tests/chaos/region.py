@@ -5,9 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +19,8 @@ from google.oauth2.credentials import Credentials
 
 from bench.region import Deployed, deployed, stop
 from localgcp.sql.layout import layout_of
-from scripts.up import ROOT, Region
+from scripts.up import Region
+from tests.e2e.region import start_on_a_port_of_its_own
 
 PATIENCE_SECONDS = 90.0
 WORKER = "validibot-worker"
@@ -226,17 +224,6 @@ class StruckRegion:
             yield connection
 
 
-def _start_on_a_port_of_its_own(data_dir: Path) -> None:
-    """Not the default one: while this region is killed, another one on the machine could take it."""
-    if data_dir.exists():
-        return
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "localgcp", "up", "--data-dir", str(data_dir), "--port", port]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
-
-
 @contextlib.contextmanager
 def struck_region(directory: Path | None = None) -> Iterator[StruckRegion]:
     """Bring a region up in `directory`, which stays, or in one that is removed afterwards with the region."""
@@ -249,7 +236,7 @@ def struck_region(directory: Path | None = None) -> Iterator[StruckRegion]:
         if name.startswith(("VALIDIBOT_", "DJANGO_")):
             del os.environ[name]
     try:
-        _start_on_a_port_of_its_own(given / "region")
+        start_on_a_port_of_its_own(given / "region")
         with deployed(given / "region") as found:
             yield StruckRegion(found)
     finally:

@@ -24,7 +24,7 @@ from google.cloud import secretmanager, storage
 from google.oauth2.credentials import Credentials
 
 from scripts.up import ROOT, Region, create_organization, validation_request
-from tests.e2e.region import FOREIGN
+from tests.e2e.region import FOREIGN, start_on_a_port_of_its_own
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("kills"), pytest.mark.timeout(1500)]
 
@@ -52,6 +52,7 @@ class Deployment:
             for name in set(os.environ) - self.environ.keys():
                 patch.delenv(name)
             patch.setenv("LOCALGCP_DATA_DIR", self.environ["LOCALGCP_DATA_DIR"])
+            start_on_a_port_of_its_own(self.directory / "region")
             self.region = Region.start()
 
     def kill(self) -> None:
