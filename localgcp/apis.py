@@ -58,7 +58,13 @@ APIS = (
     Api(
         name="compute",
         # The provider is a client of the beta version wherever it is pointed; v1 is a subset of it.
-        documents={"/compute/v1/": "compute:beta", "/compute/beta/": "compute:beta"},
+        # Clients that are given the prefix as their endpoint put the API's own path behind it, or nothing.
+        documents={
+            "/compute/v1/": "compute:beta",
+            "/compute/beta/": "compute:beta",
+            "/compute/compute/v1/": "compute:beta",
+            "/compute/": "compute:beta",
+        },
         dialect="compute",
         legacy=True,
         undocumented={

@@ -66,9 +66,10 @@ class Network(Component):
             network=network.id,
             service="servicenetworking.googleapis.com",
             reserved_peering_ranges=[services_range.name],
-            # Google refuses to delete the peering for days after the last instance is gone. It costs nothing and
-            # goes with the network.
-            deletion_policy="ABANDON",
+            # For days after the last instance is gone Google refuses to delete the connection, and deletes no network
+            # with a peering. What stays of the connection then is taken up again by the next creation.
+            deletion_policy="REMOVE_PEERING",
+            update_on_creation_fail=True,
             opts=self.child,
         )
         gcp.compute.Firewall(

@@ -83,6 +83,7 @@ service.permissions |= {
     "securityPolicies.removeRule": "compute.securityPolicies.update",
     "securityPolicies.getRule": "compute.securityPolicies.get",
     "urlMaps.invalidateCache": "compute.urlMaps.invalidateCache",
+    "networks.removePeering": "compute.networks.removePeering",
 }
 
 
@@ -210,6 +211,18 @@ def get_rule(call: Call) -> dict[str, Any]:
         if rule["priority"] == priority:
             return dict(rule)
     raise InvalidArgument(f"Invalid value for field 'priority': '{priority}'. No rule has this priority")
+
+
+@service.method("networks.removePeering")
+def remove_peering(call: Call) -> dict[str, Any]:
+    """The peerings of a network are made by Service Networking, and kept below it."""
+    key = _target_key(call)
+    peering = f"{key}/connections/{call.body.get('name')}"
+    with call.store.transaction():
+        if not call.store.exists(peering):
+            raise InvalidArgument(f"There is no peering ({call.body.get('name')}) for the network.")
+        call.store.delete(peering)
+    return call.operation(target=key, kind="removePeering")
 
 
 @service.method("urlMaps.invalidateCache")
@@ -343,6 +356,8 @@ def _user_of(call: Call, resource: Resource) -> Resource | None:
     for other in call.store.scan(f"compute/projects/{call.project}/"):
         if other.key == resource.key or "/operations/" in other.key:
             continue
+        if other.key.startswith(f"{resource.key}/"):  # a network's peering
+            return other
         if address is not None and other.get("IPAddress") == address:
             return other
         if link in json.dumps({name: value for name, value in other.items() if name != "selfLink"}):

@@ -69,17 +69,20 @@ def patch_connection(call: Call) -> dict[str, Any]:
 def delete_connection(call: Call) -> dict[str, Any]:
     consumer = call.body.get("consumerNetwork")
     _, key = _network(call, consumer, "servicenetworking.services.deleteConnection", must_exist=False)
-    with call.store.transaction():
-        if not call.store.exists(key):
-            raise NotFound(f"No connection of {consumer} was found.")
-        users = _instances_on(call, key)
-        if users:
-            raise FailedPrecondition(
-                "Failed to delete connection; Producer services (e.g. CloudSQL, Cloud Memstore, etc.) are still using"
-                f" this connection: {', '.join(users)}."
-            )
-        call.store.delete(key)
-    return call.operation(target=key, response={"@type": "type.googleapis.com/google.protobuf.Empty"})
+    if not call.store.exists(key):
+        raise NotFound(f"No connection of {consumer} was found.")
+
+    def work() -> dict[str, Any]:
+        with call.store.transaction():
+            if users := _instances_on(call, key):
+                raise FailedPrecondition(
+                    "Failed to delete connection; Producer services (e.g. CloudSQL, Cloud Memstore, etc.) are still"
+                    f" using this connection. (Here: {', '.join(users)}.)"
+                )
+            call.store.delete(key)
+        return {"@type": "type.googleapis.com/google.protobuf.Empty"}
+
+    return call.operation(work, target=key)
 
 
 def _network(call: Call, name: Any, permission: str, *, must_exist: bool = True) -> tuple[str, str]:
@@ -92,7 +95,8 @@ def _network(call: Call, name: Any, permission: str, *, must_exist: bool = True)
     if must_exist and not call.store.exists(f"compute/projects/{project}/global/networks/{match[2]}"):
         raise NotFound(f"The network projects/{project}/global/networks/{match[2]} was not found.")
     numbered = f"projects/{call.region.project_number(project)}/global/networks/{match[2]}"
-    return numbered, f"servicenetworking/projects/{project}/global/networks/{match[2]}/connections/{PEERING}"
+    # Below the network, which is not deleted while it is there.
+    return numbered, f"compute/projects/{project}/global/networks/{match[2]}/connections/{PEERING}"
 
 
 def _checked_ranges(call: Call, key: str, names: Any) -> list[str]:

@@ -207,7 +207,7 @@ def test_what_was_acknowledged_survives_twenty_kills_in_the_middle_of_up(deploym
     if witness.front_door is None:
         witness.front_door = prepared_front_door(deployment)
     witness.validate()
-    for command in (("preview", "--expect-no-changes"), ("refresh", "--yes", "--expect-no-changes")):
+    for command in (("preview", "--expect-no-changes"), ("refresh", "--yes", "--expect-no-changes", "--diff")):
         found = deployment.pulumi(*command, "--config-file", str(deployment.settings("INFO")))
         assert found.returncode == 0, found.stdout[-4000:]
 

@@ -43,9 +43,10 @@ def connections(region: Region) -> Any:
 @pytest.fixture
 def network(region: Region, project: str) -> str:
     """A network with an allocated range; the name that Service Networking takes."""
-    store = region.core.store
-    store.create(f"compute/projects/{project}/global/networks/main", {"name": "main"})
-    store.create(f"compute/projects/{project}/global/addresses/services", {"purpose": "VPC_PEERING"})
+    compute = region.api("compute", "v1")
+    main = compute.networks().insert(project=project, body={"name": "main", "autoCreateSubnetworks": False}).execute()
+    allocated = {"addressType": "INTERNAL", "purpose": "VPC_PEERING", "prefixLength": 20, "network": main["targetLink"]}
+    compute.globalAddresses().insert(project=project, body={"name": "services", **allocated}).execute()
     return f"projects/{region.core.project_number(project)}/global/networks/main"
 
 
@@ -144,12 +145,29 @@ def test_a_private_connection_stays_while_an_instance_uses_it(
     def delete() -> Any:
         return connections.deleteConnection(name=name, body={"consumerNetwork": network}).execute()
 
-    status, reason = refused(delete)
-    assert (status, "still using this connection: pg" in reason) == (400, True)
+    refusal = delete()["error"]
+    assert (refusal["code"], "are still using this connection" in refusal["message"]) == (9, True)
     assert connections.list(parent=parent, network=network).execute()["connections"][0]["network"] == network
 
     region.core.store.delete(instance)
     assert delete()["done"] is True
+    assert connections.list(parent=parent, network=network).execute() == {}
+
+
+def test_a_network_is_not_deleted_before_its_peering(
+    region: Region, connections: Any, network: str, project: str
+) -> None:
+    parent = "services/servicenetworking.googleapis.com"
+    connections.create(parent=parent, body={"network": network, "reservedPeeringRanges": ["services"]}).execute()
+    networks, addresses = region.api("compute", "v1").networks(), region.api("compute", "v1").globalAddresses()
+    addresses.delete(project=project, address="services").execute()
+    peering = {"name": "servicenetworking-googleapis-com"}
+
+    assert "already being used" in refused(networks.delete(project=project, network="main").execute)[1]
+    networks.removePeering(project=project, network="main", body=peering).execute()
+    assert refused(networks.removePeering(project=project, network="main", body=peering).execute)[0] == 400
+    networks.delete(project=project, network="main").execute()
+
     assert connections.list(parent=parent, network=network).execute() == {}
 
 

@@ -198,7 +198,17 @@ def _sent(replay: Replay, recording: Recording, request: Mapping[str, Any]) -> d
     answer = replay.send(request)
     expected = replay.expects(request)
     # "Is it there already?" comes before a creation; in a later pass it is.
-    if answer.status_code == expected or expected == 404:
+    failure = _operation_error(answer)
+    if not failure and (answer.status_code == expected or expected == 404):
         return {}
     said = f"{request['method']} {request['path']}: {answer.status_code} for {expected}: {answer.text[:200]}"
     return {recording["resource"]: said}
+
+
+def _operation_error(answer: httpx.Response) -> Any:
+    """What an operation ended with, although the answer that tells of it is a success."""
+    if not answer.is_success or not answer.headers.get("content-type", "").startswith("application/json"):
+        return None
+    body = answer.json()
+    is_operation = isinstance(body, dict) and (body.get("done") is True or str(body.get("kind")).endswith("#operation"))
+    return body.get("error") if is_operation else None

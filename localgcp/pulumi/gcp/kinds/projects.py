@@ -241,9 +241,13 @@ class Connection(Kind):
 
     def create(self, work: Work) -> Body | None:
         body = {"network": self._numbered_network(work), "reservedPeeringRanges": work.value("reservedPeeringRanges")}
-        answer = self.post(work, self._collection(work), body)
         work.id = self.identify(work)
-        work.finish(self.api, answer)
+        try:
+            work.finish(self.api, self.post(work, self._collection(work), body))
+        except RestError as error:
+            if _CONNECTED not in str(error) or not work.value("updateOnCreationFail"):
+                raise
+            self._patch(work, body)
         return None
 
     def update(self, work: Work) -> Body | None:
@@ -252,9 +256,12 @@ class Connection(Kind):
                 "network": self._numbered_network(work),
                 "reservedPeeringRanges": work.value("reservedPeeringRanges"),
             }
-            query = {"updateMask": "reservedPeeringRanges", "force": "true"}
-            work.finish(self.api, work.call("PATCH", self.api, f"{self._collection(work)}/-", query=query, body=body))
+            self._patch(work, body)
         return None
+
+    def _patch(self, work: Work, body: Body) -> None:
+        query = {"updateMask": "reservedPeeringRanges", "force": "true"}
+        work.finish(self.api, work.call("PATCH", self.api, f"{self._collection(work)}/-", query=query, body=body))
 
     def get(self, work: Work) -> Body | None:
         network = self._numbered_network(work)
@@ -272,8 +279,18 @@ class Connection(Kind):
     def delete(self, work: Work) -> None:
         peering = work.state.get("peering") or "servicenetworking-googleapis-com"
         body = {"consumerNetwork": self._numbered_network(work)}
-        answer = work.call("POST", self.api, f"{self._collection(work)}/{peering}", body=body)
-        work.finish(self.api, answer)
+        try:
+            work.finish(self.api, work.call("POST", self.api, f"{self._collection(work)}/{peering}", body=body))
+        except RestError as error:
+            if _IN_USE not in str(error) or work.value("deletionPolicy") != "REMOVE_PEERING":
+                raise
+            path = f"{self._network(work)}/removePeering"
+            work.finish("compute", work.call("POST", "compute", path, body={"name": peering}))
+
+
+#: By their texts, Google's refusals are known to the provider: they have no reason of their own.
+_CONNECTED = "Cannot modify allocated ranges in CreateConnection."
+_IN_USE = "are still using this connection"
 
 
 def _same_ranges(a: Any, b: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ SERVICE = "gcp:cloudrunv2/service:Service"
 BUCKET = "gcp:storage/bucket:Bucket"
 MEMBER = "gcp:projects/iAMMember:IAMMember"
 USER = "gcp:sql/user:User"
+CONNECTION = "gcp:servicenetworking/connection:Connection"
 
 _QUEUES = "/cloudtasks/v2/projects/validibot-au/locations/australia-southeast1/queues"
 
@@ -244,6 +246,62 @@ def test_what_is_protected_is_not_even_asked_for(google: Scripted, provider: Gcp
     abandoned = {"instance": "pg", "name": "u", "deletionPolicy": "ABANDON"}
     provider.delete(USER, urn(USER), "u//pg", inputs=abandoned, outputs={}, timeout_seconds=10)
     assert google.sent == []
+
+
+def refusing_connections(google: Scripted, words: str) -> None:
+    """Service Networking ends every creation and deletion with an error, and all the rest ends well."""
+    network = "projects/7/global/networks/main"
+
+    def respond(sent: Sent) -> Answer:
+        if sent.path.endswith("/projects/p"):
+            return 200, {"projectNumber": "7"}
+        if sent.method == "GET":
+            return 200, {"connections": [{"network": network, "reservedPeeringRanges": ["services"], "peering": "s"}]}
+        if sent.method == "POST" and "servicenetworking" in sent.path:
+            return 200, {"name": "operations/o", "done": True, "error": {"code": 9, "message": words}}
+        return 200, {"name": "operations/o", "done": True, "status": "DONE"}
+
+    google.respond = respond
+
+
+@pytest.mark.parametrize(("policy", "is_removed"), [("REMOVE_PEERING", True), ("DELETE", False)])
+def test_a_connection_that_google_holds_on_to_leaves_its_network_when_the_program_says_so(
+    google: Scripted, provider: GcpProvider, policy: str, is_removed: bool
+) -> None:
+    refusing_connections(google, "Producer services (e.g. CloudSQL) are still using this connection.")
+    state = {"network": "projects/p/global/networks/main", "service": "servicenetworking.googleapis.com"}
+    inputs = {**state, "reservedPeeringRanges": ["services"], "deletionPolicy": policy}
+    outcome = nullcontext() if is_removed else pytest.raises(ProviderError, match="still using this connection")
+
+    with outcome:
+        provider.delete(
+            CONNECTION, urn(CONNECTION), "id", inputs=inputs, outputs={**inputs, "peering": "s"}, timeout_seconds=10
+        )
+
+    removals = [
+        (sent.path.partition("/projects/")[2], sent.body) for sent in google.sent if "removePeering" in sent.path
+    ]
+    assert removals == ([("p/global/networks/main/removePeering", {"name": "s"})] if is_removed else [])
+
+
+@pytest.mark.parametrize("is_taken_up", [True, False])
+def test_a_connection_that_is_left_from_before_is_taken_up_when_the_program_says_so(
+    google: Scripted, provider: GcpProvider, is_taken_up: bool
+) -> None:
+    refusing_connections(google, "Cannot modify allocated ranges in CreateConnection. Please use UpdateConnection.")
+    wanted = {
+        "network": "projects/p/global/networks/main",
+        "service": "servicenetworking.googleapis.com",
+        "reservedPeeringRanges": ["services"],
+        "updateOnCreationFail": is_taken_up,
+    }
+    outcome = nullcontext() if is_taken_up else pytest.raises(ProviderError, match="Cannot modify allocated ranges")
+
+    with outcome:
+        create(provider, CONNECTION, **wanted)
+
+    patches = [sent.body["reservedPeeringRanges"] for sent in google.sent if sent.method == "PATCH"]
+    assert patches == ([["services"]] if is_taken_up else [])
 
 
 def test_deleting_what_is_gone_succeeds(google: Scripted, provider: GcpProvider) -> None:
