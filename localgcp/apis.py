@@ -20,7 +20,7 @@ class Api:
     package: str = ""
     #: Legacy APIs ignore query parameters they do not know and merge a PATCH; google.rpc ones refuse and use masks.
     legacy: bool = False
-    #: Fields that the provider sends and Google accepts although no document names them: schema -> names.
+    #: Fields that clients send and Google accepts although no document names them: schema -> names.
     undocumented: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -108,7 +108,12 @@ APIS = (
         dialect="sql",
         legacy=True,
     ),
-    Api(name="storage", documents={"/storage/v1/": "storage:v1"}, legacy=True),
+    Api(
+        name="storage",
+        documents={"/storage/v1/": "storage:v1"},
+        legacy=True,
+        undocumented={"Object.retention": frozenset({"retentionExpirationTime"})},
+    ),
     Api(name="storagetransfer", documents={"/storagetransfer/v1/": "storagetransfer:v1"}, operations_at="root"),
 )
 

@@ -104,8 +104,7 @@ class Validator:
         return text
 
     def _object(self, ref: str, body: Mapping[str, Any], at: str, violations: list[tuple[str, str]]) -> dict[str, Any]:
-        schema = self._document.schemas[ref]
-        return self._properties(schema, body, at, violations, tolerated=self._undocumented.get(ref, frozenset()))
+        return self._properties(self._document.schemas[ref], body, at, violations, ref)
 
     def _properties(
         self,
@@ -113,8 +112,10 @@ class Validator:
         body: Mapping[str, Any],
         at: str,
         violations: list[tuple[str, str]],
-        tolerated: frozenset[str] = frozenset(),
+        ref: str,
     ) -> dict[str, Any]:
+        """`ref` names the schema; one that stands inside of another is named as `Object.retention`."""
+        tolerated = self._undocumented.get(ref, frozenset())
         properties: Mapping[str, Any] = schema.get("properties", {})
         extra = schema.get("additionalProperties")
         result: dict[str, Any] = {}
@@ -127,9 +128,10 @@ class Validator:
                 if value is None:
                     result[name] = None
                 else:
-                    result[name] = self._value(properties[name], value, where, violations)
+                    result[name] = self._value(properties[name], value, where, violations, f"{ref}.{name}")
             elif extra is not None:
-                result[raw_name] = None if value is None else self._value(extra, value, f"{at}.{raw_name}", violations)
+                where = f"{at}.{raw_name}"
+                result[raw_name] = None if value is None else self._value(extra, value, where, violations, ref)
             elif raw_name in tolerated:
                 result[raw_name] = value
             else:
@@ -139,7 +141,9 @@ class Validator:
                 )
         return result
 
-    def _value(self, schema: Mapping[str, Any], value: Any, at: str, violations: list[tuple[str, str]]) -> Any:
+    def _value(
+        self, schema: Mapping[str, Any], value: Any, at: str, violations: list[tuple[str, str]], ref: str
+    ) -> Any:
         if "$ref" in schema:
             if not isinstance(value, dict):
                 wanted = f"type.googleapis.com/{schema['$ref']}"
@@ -152,7 +156,7 @@ class Validator:
                 violations.append((at, f"Invalid value at '{at}' (repeated field), {_shown(value)}"))
                 return None
             return [
-                self._value(schema["items"], item, f"{at}[{index}]", violations)
+                self._value(schema["items"], item, f"{at}[{index}]", violations, ref)
                 for index, item in enumerate(value)
                 if item is not None
             ]
@@ -160,7 +164,7 @@ class Validator:
             if not isinstance(value, dict):
                 violations.append((at, f"Invalid value at '{at}' (message), {_shown(value)}"))
                 return None
-            return self._properties(schema, value, at, violations)
+            return self._properties(schema, value, at, violations, ref)
         if "enum" in schema:
             return self._enum(schema, value, at, violations)
         return self._scalar(schema, value, at, violations)

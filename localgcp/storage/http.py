@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localgcp import discovery
+from localgcp.apis import BY_NAME
 from localgcp.errors import ApiError, Internal, InvalidArgument
 from localgcp.iam.principal import Principal
 from localgcp.storage import cors
@@ -69,7 +70,8 @@ async def principal_of(request: Request, storage: CloudStorage) -> Principal:
 def object_metadata(body: Any) -> dict[str, Any]:
     """The body of an upload, checked against the schema of objects."""
     document = discovery.load("storage:v1")
-    return Validator(document, {}, legacy=True).body(document.methods["objects.insert"], body)
+    validator = Validator(document, BY_NAME["storage"].undocumented, legacy=True)
+    return validator.body(document.methods["objects.insert"], body)
 
 
 async def json_body(request: Request, *, max_bytes: int = 1024 * 1024) -> Any:
