@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from starlette.responses import Response
-
 from localgcp import discovery
 from localgcp.errors import (
     Aborted,
@@ -28,12 +26,14 @@ from localgcp.errors import (
 )
 from localgcp.region import Region
 from localgcp.service import Call, Service
-from localgcp.storage import buckets, globs
+from localgcp.storage import buckets, encryption, globs
 from localgcp.storage.batch import batch_app
 from localgcp.storage.cloud_storage import CloudStorage, of
+from localgcp.storage.http import refusal
 from localgcp.storage.objects import WRITABLE, StoredObject
 from localgcp.storage.preconditions import NotModified, Preconditions, number
-from localgcp.storage.transfers import download, download_app, refuse_legacy_acl, upload_app
+from localgcp.storage.ranges import RangeNotSatisfiable
+from localgcp.storage.transfers import download, download_app, encrypted_with, refuse_legacy_acl, upload_app
 from localgcp.storage.xml_api import xml_app
 from localgcp.store import Resource
 
@@ -85,7 +85,8 @@ class StorageCall:
         self.storage.check(self.call.principal, permission, self.bucket, name)
 
     def answer(self, found: StoredObject) -> dict[str, Any]:
-        return self.storage.objects.to_json(found, full=self.call.query.get("projection") == "full")
+        key = encryption.supplied(self.call.request.headers)
+        return self.storage.objects.to_json(found, full=self.call.query.get("projection") == "full", key=key)
 
 
 Behaviour = Callable[[StorageCall], Any]
@@ -105,8 +106,8 @@ def method(*ids: str, permission: str | None) -> Callable[[Behaviour], Behaviour
                 request.check(permission, params.get("object"))
             try:
                 return behaviour(request)
-            except NotModified:
-                return Response(status_code=304)
+            except (NotModified, RangeNotSatisfiable) as error:
+                return refusal(error)
 
         service.method(*ids)(handler)
         return behaviour
@@ -397,23 +398,27 @@ def copy_object(call: Call) -> dict[str, Any]:
         call.principal, params["sourceBucket"], params["sourceObject"], number(call.query, "sourceGeneration")
     )
     Preconditions.from_query(call.query, prefix="ifSource").check(source)
+    headers = call.request.headers
+    # A rewrite may change the key; a copy has one for both objects.
+    source_headers = encryption.SOURCE_HEADERS if call.method.id == "objects.rewrite" else encryption.HEADERS
+    encryption.check(source, encryption.supplied(headers, source_headers))
     refuse_legacy_acl(storage, target_bucket, call.query.get("destinationPredefinedAcl"), call.body.get("acl"))
     allow = storage.writing(call.principal, target_bucket, target, call.body)
     # Any metadata in the body replaces all of the source's.
     described = {
         key: value for key, value in call.body.items() if key in WRITABLE | {"storageClass"} and value is not None
     }
-    if call.query.get("destinationKmsKeyName") and described:
-        described["kmsKeyName"] = call.query["destinationKmsKeyName"]
     stored = storage.objects.copy(
         source,
         target_bucket,
         target,
         described or None,
+        encrypted=encrypted_with(call.query.get("destinationKmsKeyName"), headers),
         preconditions=Preconditions.from_query(call.query),
         allow=allow,
     )
-    resource = storage.objects.to_json(stored, full=call.query.get("projection") == "full")
+    full = call.query.get("projection") == "full"
+    resource = storage.objects.to_json(stored, full=full, key=encryption.key_of(stored))
     if call.method.id == "objects.copy":
         return resource
     return {
@@ -431,7 +436,10 @@ def compose_objects(call: Call) -> dict[str, Any]:
     params = _params(call)
     bucket_name, name = params["destinationBucket"], params["destinationObject"]
     bucket = storage.objects.bucket(bucket_name)
-    destination = call.body.get("destination") or {}
+    destination = dict(call.body.get("destination") or {})
+    for field in ("kmsKeyName", "customerEncryption"):
+        destination.pop(field, None)
+    encrypted = encrypted_with(call.query.get("kmsKeyName"), call.request.headers)
     refuse_legacy_acl(storage, bucket_name, call.query.get("destinationPredefinedAcl"), destination.get("acl"))
     allow = storage.writing(call.principal, bucket_name, name, destination)
     sources: list[tuple[str, int | None, int | None]] = []
@@ -447,12 +455,13 @@ def compose_objects(call: Call) -> dict[str, Any]:
         bucket_name,
         name,
         sources,
-        destination,
+        destination | encrypted,
+        key=encryption.supplied(call.request.headers),
         preconditions=Preconditions.from_query(call.query),
         allow=allow,
         delete_sources=bool(call.body.get("deleteSourceObjects")),
     )
-    return storage.objects.to_json(composed)
+    return storage.objects.to_json(composed, key=encryption.key_of(composed))
 
 
 @service.method("objects.move")
@@ -462,10 +471,11 @@ def move_object(call: Call) -> dict[str, Any]:
     bucket_name, source_name, name = params["bucket"], params["sourceObject"], params["destinationObject"]
     bucket, source = storage.readable(call.principal, bucket_name, source_name)
     storage.check(call.principal, "storage.objects.move", bucket, source_name)
+    encryption.check(source, encryption.supplied(call.request.headers))
     Preconditions.from_query(call.query, prefix="ifSource").check(source)
     allow = storage.writing(call.principal, bucket_name, name, {})
     moved = storage.objects.move(source, name, preconditions=Preconditions.from_query(call.query), allow=allow)
-    return storage.objects.to_json(moved)
+    return storage.objects.to_json(moved, key=encryption.key_of(moved))
 
 
 # What is answered without behaviour, and what is refused

@@ -13,13 +13,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from localgcp.errors import InvalidArgument
-from localgcp.storage import times
+from localgcp.storage import encryption, times
 from localgcp.storage.checksums import crc32c_text, digest_text, parse_digest, parse_goog_hash
 from localgcp.storage.files import CHUNK_BYTES, Content, ContentFiles, ContentWriter
 from localgcp.storage.objects import StoredObject, missing
-from localgcp.storage.ranges import Slice, requested
+from localgcp.storage.ranges import SizeRange, Slice, requested
 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
+
+
+class DigestMismatch(InvalidArgument):
+    """A checksum that the client gave is not that of what arrived."""
 
 
 async def receive(stream: AsyncIterator[bytes], writer: ContentWriter) -> None:
@@ -50,11 +54,15 @@ async def receive(stream: AsyncIterator[bytes], writer: ContentWriter) -> None:
         writer.write(pending)  # a thread would cost more than this write
 
 
-async def store(stream: AsyncIterator[bytes], files: ContentFiles) -> Content:
-    """A whole new content. Nothing is left behind when the client goes away."""
+async def store(stream: AsyncIterator[bytes], files: ContentFiles, sizes: SizeRange | None = None) -> Content:
+    """A whole new content. Nothing is left behind when the client goes away, or sends too many bytes or too few."""
     writer = await asyncio.to_thread(files.create)
     try:
-        await receive(stream, writer)
+        if sizes is None:
+            await receive(stream, writer)
+        else:
+            await receive(_bounded(stream, sizes), writer)
+            sizes.check(writer.size)
         return await asyncio.to_thread(writer.finish)
     except BaseException:
         writer.close()
@@ -62,16 +70,24 @@ async def store(stream: AsyncIterator[bytes], files: ContentFiles) -> Content:
         raise
 
 
+async def _bounded(stream: AsyncIterator[bytes], sizes: SizeRange) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in stream:
+        size += len(chunk)
+        sizes.check_so_far(size)
+        yield chunk
+
+
 def check_digests(content: Content, *, crc32c: int | None = None, md5: bytes | None = None) -> None:
-    """Raises InvalidArgument when a checksum that the client gave is not the content's."""
+    """Raises DigestMismatch when a checksum that the client gave is not the content's."""
     if crc32c is not None and crc32c != content.crc32c:
-        raise InvalidArgument(
+        raise DigestMismatch(
             f'Provided CRC32C "{crc32c_text(crc32c)}" doesn\'t match calculated CRC32C'
             f' "{crc32c_text(content.crc32c)}".',
             reason="invalid",
         )
     if md5 is not None and content.md5 is not None and md5 != content.md5:
-        raise InvalidArgument(
+        raise DigestMismatch(
             f'Provided MD5 hash "{digest_text(md5)}" doesn\'t match calculated MD5 hash "{digest_text(content.md5)}".',
             reason="invalid",
         )
@@ -94,8 +110,17 @@ def goog_hash(found: StoredObject) -> str:
 
 
 def xml_etag(found: StoredObject) -> str:
-    """The entity tag of the XML API: the MD5, or for composite objects one that is none."""
-    return f'"{found.md5.hex()}"' if found.md5 is not None else f'"-{found.etag}"'
+    """The entity tag of the XML API: the MD5, or one that is none for composite objects and those with a key."""
+    if found.md5 is None or encryption.key_of(found) is not None:
+        return f'"-{found.etag}"'
+    return f'"{found.md5.hex()}"'
+
+
+def encryption_headers(found: StoredObject) -> list[tuple[str, str]]:
+    key = encryption.key_of(found)
+    if key is None:
+        return []
+    return [("X-Goog-Encryption-Algorithm", encryption.ALGORITHM), ("X-Goog-Encryption-Key-Sha256", key)]
 
 
 class MediaResponse(Response):
@@ -202,9 +227,15 @@ def respond(
 ) -> MediaResponse:
     """The answer to a download: whole, a range, or unzipped on the way. Opens the file: call in a thread.
 
-    Raises RangeNotSatisfiable, NotFound.
+    Raises RangeNotSatisfiable, NotFound, and InvalidArgument without the encryption key that the object needs.
     """
     properties = found.properties
+    key = encryption.supplied(request_headers)
+    if is_head and key is None:
+        hashes = [("X-Goog-Hash", goog_hash(found))] if encryption.key_of(found) is None else []
+    else:
+        encryption.check(found, key)
+        hashes = [("X-Goog-Hash", goog_hash(found))]
     encoding = properties.get("contentEncoding", "")
     cache_control = properties.get("cacheControl") or ("public, max-age=3600" if is_public() else "private, max-age=0")
     accepts_gzip = "gzip" in request_headers.get("accept-encoding", "")
@@ -219,7 +250,8 @@ def respond(
         ("X-Goog-Metageneration", str(found.metageneration)),
         ("X-Goog-Stored-Content-Encoding", encoding or "identity"),
         ("X-Goog-Stored-Content-Length", str(found.size)),
-        ("X-Goog-Hash", goog_hash(found)),
+        *hashes,
+        *encryption_headers(found),
         ("X-Goog-Storage-Class", found.storage_class),
         ("Accept-Ranges", "none" if unzips else "bytes"),
         *extra,

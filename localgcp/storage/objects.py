@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from localgcp.clock import Clock
 from localgcp.errors import InvalidArgument, NotFound, PermissionDenied, PreconditionFailed
-from localgcp.storage import times
+from localgcp.storage import encryption, times
 from localgcp.storage.checksums import combine_crc32c, crc32c_text, digest_text
 from localgcp.storage.files import Content, ContentFiles
 from localgcp.storage.preconditions import MESSAGE, NONE, Preconditions
@@ -60,6 +60,7 @@ MAX_COMPONENTS_PER_COMPOSE = 32
 STORAGE_CLASSES = frozenset(
     {"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE", "MULTI_REGIONAL", "REGIONAL", "DURABLE_REDUCED_AVAILABILITY"}
 )
+RETENTION_FIELDS = ("mode", "retainUntilTime")
 #: What a client may say about an object. Anything else in a metadata body is Google's to set, and ignored.
 WRITABLE = frozenset(
     {
@@ -134,6 +135,7 @@ class Allow:
 
 
 ANYTHING = Allow()
+NOTHING: Mapping[str, Any] = {}
 
 
 class Objects:
@@ -278,8 +280,11 @@ class Objects:
             if home.get("defaultEventBasedHold"):
                 kept.setdefault("eventBasedHold", True)
             kms_key = properties.get("kmsKeyName") or home.get("encryption", {}).get("defaultKmsKeyName")
-            if kms_key:
+            if properties.get("customerEncryption"):
+                kept["customerEncryption"] = properties["customerEncryption"]
+            elif kms_key:
                 kept["kmsKeyName"] = kms_key if "/cryptoKeyVersions/" in kms_key else f"{kms_key}/cryptoKeyVersions/1"
+            _complete_retention(home, {}, kept, now)
             stored = StoredObject(
                 bucket=bucket,
                 name=name,
@@ -347,7 +352,7 @@ class Objects:
                     "The storage class of an existing object is changed by rewriting it onto itself", reason="invalid"
                 )
             _check_custom_time(before, properties)
-            _check_retention(home, before, properties, self._clock.now(), override_unlocked_retention)
+            _complete_retention(home, before, properties, self._clock.now(), override_unlocked_retention)
             now = times.text(self._clock.now())
             if before.get("eventBasedHold") and not properties.get("eventBasedHold"):
                 # The retention period of the bucket starts when the event has happened.
@@ -368,10 +373,14 @@ class Objects:
         name: str,
         properties: Mapping[str, Any] | None,
         *,
+        encrypted: Mapping[str, Any] = NOTHING,
         preconditions: Preconditions = NONE,
         allow: Allow = ANYTHING,
     ) -> StoredObject:
-        """Copy content, and metadata unless `properties` replaces it. Both objects then share one file."""
+        """Copy content, and metadata unless `properties` replaces it. Both objects then share one file.
+
+        `encrypted` are the properties that say with which key; they never come from the source.
+        """
         with self._changing():
             # Under the lock: `source` may have been deleted since it was read, and its file with it.
             states = "IN ('live', 'noncurrent', 'soft_deleted')"
@@ -379,15 +388,14 @@ class Objects:
                 raise missing(source.bucket, source.name, source.generation)
             if properties is None:
                 # A bucket's default class applies to a copy too; holds and retention do not travel.
-                left = ("temporaryHold", "eventBasedHold", "retention", "acl")
+                left = ("temporaryHold", "eventBasedHold", "retention", "acl", "kmsKeyName", "customerEncryption")
                 properties = {key: value for key, value in source.properties.items() if key not in left}
-                properties.pop("kmsKeyName", None)
             content = Content(id=source.content, size=source.size, crc32c=source.crc32c, md5=source.md5)
             return self.insert(
                 bucket,
                 name,
                 content,
-                properties,
+                {**properties, **encrypted},
                 preconditions=preconditions,
                 component_count=source.component_count,
                 allow=allow,
@@ -400,11 +408,15 @@ class Objects:
         sources: Sequence[tuple[str, int | None, int | None]],
         properties: Mapping[str, Any],
         *,
+        key: str | None = None,
         preconditions: Preconditions = NONE,
         allow: Allow = ANYTHING,
         delete_sources: bool = False,
     ) -> StoredObject:
-        """Join up to 32 objects of the bucket: (name, generation or None, ifGenerationMatch or None) each."""
+        """Join up to 32 objects of the bucket: (name, generation or None, ifGenerationMatch or None) each.
+
+        `key` is the customer-supplied one of every source and of the result.
+        """
         if not 1 <= len(sources) <= MAX_COMPONENTS_PER_COMPOSE:
             raise InvalidArgument(
                 f"The number of source components provided ({len(sources)}) exceeds the maximum"
@@ -418,6 +430,7 @@ class Objects:
             part = self.get(bucket, source_name, generation)
             if expected is not None and part.generation != expected:
                 raise PreconditionFailed(MESSAGE)
+            encryption.check(part, key)
             parts.append(part)
         self.bucket(bucket)
         preconditions.check(self.find(bucket, name))
@@ -430,7 +443,7 @@ class Objects:
             crc32c = combine_crc32c(crc32c, part.crc32c, part.size)
             size += part.size
         content = Content(id=content_id, size=size, crc32c=crc32c, md5=None)
-        given = dict(properties)
+        given = {**properties, **encryption.described(key)}
         if not given.get("contentType") and parts[0].properties.get("contentType"):
             given["contentType"] = parts[0].properties["contentType"]
         try:
@@ -464,7 +477,10 @@ class Objects:
         """Copy under another name and delete, in one transaction."""
         with self._changing() as (tx, dropped):
             home = self.bucket(source.bucket)
-            stored = self.copy(source, source.bucket, name, None, preconditions=preconditions, allow=allow)
+            encrypted = encryption.described(encryption.key_of(source))
+            stored = self.copy(
+                source, source.bucket, name, None, encrypted=encrypted, preconditions=preconditions, allow=allow
+            )
             self._displace(tx, home, source, dropped)
         return stored
 
@@ -542,8 +558,11 @@ class Objects:
 
     # Answers
 
-    def to_json(self, found: StoredObject, *, full: bool = False) -> dict[str, Any]:
-        """The resource `storage#object`. `full` adds access controls."""
+    def to_json(self, found: StoredObject, *, full: bool = False, key: str | None = None) -> dict[str, Any]:
+        """The resource `storage#object`. `full` adds access controls.
+
+        Checksums of an object with a customer-supplied key are for those who sent that `key`.
+        """
         quoted = quote(found.name, safe="")
         media = (
             f"{self._api_url}/download/storage/v1/b/{found.bucket}/o/{quoted}?generation={found.generation}&alt=media"
@@ -560,24 +579,25 @@ class Objects:
             "metageneration": str(found.metageneration),
             "storageClass": found.storage_class,
             "size": str(found.size),
-            "crc32c": crc32c_text(found.crc32c),
             "etag": found.etag,
             "timeCreated": found.created,
             "updated": found.updated,
             "timeStorageClassUpdated": found.class_updated,
             "timeFinalized": found.created,
         }
-        if found.md5 is not None:
-            body["md5Hash"] = digest_text(found.md5)
+        if encryption.key_of(found) in (None, key):
+            body["crc32c"] = crc32c_text(found.crc32c)
+            if found.md5 is not None:
+                body["md5Hash"] = digest_text(found.md5)
         if found.component_count is not None:
             body["componentCount"] = found.component_count
         if found.noncurrent_since is not None:
             body["timeDeleted"] = found.noncurrent_since
         if found.state == "soft_deleted":
             body |= {"softDeleteTime": found.soft_deleted, "hardDeleteTime": found.hard_delete}
-        for key, value in found.properties.items():
-            if key in WRITABLE - {"acl"} or key == "kmsKeyName":
-                body[key] = value
+        for name, value in found.properties.items():
+            if name in WRITABLE - {"acl"} or name in ("kmsKeyName", "customerEncryption"):
+                body[name] = value
         expires = self._retained_until(self._store.find(f"storage/b/{found.bucket}") or {}, found)
         if expires is not None:
             body["retentionExpirationTime"] = times.text(expires)
@@ -753,10 +773,14 @@ def _check_custom_time(before: Mapping[str, Any], after: Mapping[str, Any]) -> N
         )
 
 
-def _check_retention(
-    home: Mapping[str, Any], before: Mapping[str, Any], after: dict[str, Any], now: datetime, override: bool
+def _complete_retention(
+    home: Mapping[str, Any], before: Mapping[str, Any], after: dict[str, Any], now: datetime, override: bool = False
 ) -> None:
-    old, new = before.get("retention") or {}, after.get("retention") or {}
+    old = before.get("retention") or {}
+    # Clients send back when it ends, which is for Cloud Storage to say.
+    new = {name: value for name, value in (after.pop("retention", None) or {}).items() if name in RETENTION_FIELDS}
+    if new:
+        after["retention"] = new
     if old == new:
         return
     if home.get("objectRetention", {}).get("mode") != "Enabled":

@@ -1,4 +1,4 @@
-"""The Range and Content-Range headers, as far as Cloud Storage honours them."""
+"""Headers about ranges, as far as Cloud Storage honours them: Range, Content-Range, X-Goog-Content-Length-Range."""
 
 import re
 from dataclasses import dataclass
@@ -76,3 +76,37 @@ def carried(header: str | None) -> ContentRange | None:
     if is_reversed or (content_range.total is not None and (content_range.last or 0) > content_range.total):
         raise InvalidArgument(f"Failed to parse Content-Range header: {header}", reason="badRequest")
     return content_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRange:
+    """How many bytes an upload may have, both ends included."""
+
+    smallest: int
+    largest: int
+
+    def check(self, size: int) -> None:
+        """Raises InvalidArgument."""
+        self.check_so_far(size)
+        if size < self.smallest:
+            raise InvalidArgument(
+                f"The upload has {size} bytes, and at least {self.smallest} are demanded.", reason="EntityTooSmall"
+            )
+
+    def check_so_far(self, size: int) -> None:
+        """Raises InvalidArgument when more has arrived than there may be."""
+        if size > self.largest:
+            raise InvalidArgument(
+                f"The upload has more than the {self.largest} bytes that are allowed.", reason="EntityTooLarge"
+            )
+
+    @classmethod
+    def of_header(cls, text: str | None) -> "SizeRange | None":
+        """`x-goog-content-length-range: <smallest>,<largest>`. Raises InvalidArgument."""
+        if text is None:
+            return None
+        try:
+            smallest, largest = (int(part) for part in text.split(","))
+        except ValueError:
+            raise InvalidArgument(f"Invalid value for x-goog-content-length-range: '{text}'") from None
+        return cls(smallest=smallest, largest=largest)

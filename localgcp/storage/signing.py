@@ -1,6 +1,6 @@
 """V4 signed URLs: what was signed is rebuilt from the request, and the signature is verified with the account's keys.
 
-V2 signatures, HMAC keys and signed policy documents are refused by name: nothing here passes for them.
+V2 signatures and HMAC keys are refused by name: nothing here passes for them.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ def verify(request: SignedRequest, *, now: datetime, verifies: Callable[[str, by
             f"Missing query parameters: {', '.join(absent)}",
             status=401,
         )
-    email, scope = _credential(query["x-goog-credential"])
+    email, scope = credential(query["x-goog-credential"])
     _check_time(query["x-goog-date"], query["x-goog-expires"], scope, now)
     signed_headers = query["x-goog-signedheaders"].split(";")
     if "host" not in signed_headers:
@@ -143,7 +143,8 @@ def canonical_request(request: SignedRequest, signed_headers: Sequence[str], hos
     )
 
 
-def _credential(text: str) -> tuple[str, str]:
+def credential(text: str) -> tuple[str, str]:
+    """The account and the scope of an X-Goog-Credential. Raises SignatureError."""
     email, _, scope = text.partition("/")
     if not re.fullmatch(r"\d{8}/[^/]+/storage/goog4_request", scope):
         raise SignatureError(

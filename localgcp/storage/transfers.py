@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from localgcp.errors import ApiError, InvalidArgument, NotFound, Unimplemented
 from localgcp.iam.principal import Principal
 from localgcp.partial import select
-from localgcp.storage import media
+from localgcp.storage import encryption, media
 from localgcp.storage.buckets import is_uniform
 from localgcp.storage.cloud_storage import CallerAllow, CloudStorage
 from localgcp.storage.files import Content, ContentWriter
@@ -70,7 +70,7 @@ async def _insert(
 ) -> Response:
     query = request.query_params
     region = storage.region
-    name, properties, preconditions = _described(query, metadata, bucket)
+    name, properties, preconditions = _described(request, metadata, bucket)
     allow = await region.run_in_thread(_may_write, storage, principal, bucket, name, properties, query)
     check = media.expected_digests(metadata, request.headers)
     # A precondition that fails already need not wait for the bytes; it is checked again when they are here.
@@ -93,7 +93,7 @@ async def _start(request: Request, storage: CloudStorage, principal: Principal, 
     query = request.query_params
     if request.headers.get("x-upload-content-type") and not metadata.get("contentType"):
         metadata["contentType"] = request.headers["x-upload-content-type"]
-    name, properties, preconditions = _described(query, metadata, bucket)
+    name, properties, preconditions = _described(request, metadata, bucket)
     size = number(request.headers, "x-upload-content-length")
 
     def begin() -> Upload:
@@ -173,6 +173,8 @@ def _finish(request: Request, storage: CloudStorage, upload: Upload, writer: Con
     of_request = media.expected_digests({}, {"x-goog-hash": request.headers.get("x-goog-hash", "")})
 
     def check(content: Content) -> None:
+        if upload.sizes is not None:
+            upload.sizes.check(content.size)
         of_session(content)
         of_request(content)
 
@@ -232,8 +234,6 @@ def download(
         Preconditions.from_query(query, headers).check(found, reading=True)
     except NotModified:
         return Response(status_code=304, headers={"ETag": found.etag})
-    if any(name.lower().startswith("x-goog-encryption-") for name in headers):
-        raise Unimplemented("Customer-supplied encryption keys are not supported by localgcp.")
     return media.respond(
         storage.files,
         found,
@@ -244,10 +244,9 @@ def download(
     )
 
 
-def _described(
-    query: Mapping[str, str], metadata: Mapping[str, Any], bucket: str
-) -> tuple[str, dict[str, Any], Preconditions]:
-    """The name, properties and preconditions of an upload, out of its query and its metadata."""
+def _described(request: Request, metadata: Mapping[str, Any], bucket: str) -> tuple[str, dict[str, Any], Preconditions]:
+    """The name, properties and preconditions of an upload, out of its query, headers and metadata."""
+    query = request.query_params
     name = query.get("name") or metadata.get("name") or ""
     check_name(name)
     if metadata.get("bucket") not in (None, "", bucket):
@@ -256,14 +255,22 @@ def _described(
             " value set through a parameter is inconsistent with a value set in the request.",
             reason="invalid",
         )
-    properties = dict(metadata)
+    # Which key encrypts an object is never said in its metadata.
+    properties = {key: value for key, value in metadata.items() if key not in ("kmsKeyName", "customerEncryption")}
     if query.get("contentEncoding"):
         properties["contentEncoding"] = query["contentEncoding"]
-    if query.get("kmsKeyName"):
-        properties["kmsKeyName"] = query["kmsKeyName"]
-    else:
-        properties.pop("kmsKeyName", None)
+    properties |= encrypted_with(query.get("kmsKeyName"), request.headers)
     return name, properties, Preconditions.from_query(query)
+
+
+def encrypted_with(kms_key: str | None, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The properties that say which key a request wants a new object to be encrypted with. Raises InvalidArgument."""
+    key = encryption.supplied(headers)
+    if key is not None and kms_key:
+        raise InvalidArgument(
+            "A Cloud KMS key and a customer-supplied encryption key cannot be used together.", reason="invalid"
+        )
+    return {"kmsKeyName": kms_key} if kms_key else dict(encryption.described(key))
 
 
 def _may_write(
@@ -295,7 +302,8 @@ def refuse_legacy_acl(storage: CloudStorage, bucket: str, predefined: str | None
 
 
 def _resource(storage: CloudStorage, stored: StoredObject, query: Mapping[str, str]) -> Response:
-    body = storage.objects.to_json(stored, full=query.get("projection") == "full")
+    # Whoever wrote the object has its key.
+    body = storage.objects.to_json(stored, full=query.get("projection") == "full", key=encryption.key_of(stored))
     fields = query.get("fields")
     return JSONResponse(select(body, fields) if fields else body, headers={"ETag": stored.etag})
 

@@ -22,6 +22,7 @@ from localgcp.storage.checksums import combine_crc32c
 from localgcp.storage.files import Content, ContentFiles, ContentWriter
 from localgcp.storage.objects import Allow, Objects, StoredObject
 from localgcp.storage.preconditions import Preconditions
+from localgcp.storage.ranges import SizeRange
 from localgcp.store import Store
 
 SCHEMA = """
@@ -86,6 +87,11 @@ class Upload:
     def properties(self) -> dict[str, Any]:
         return dict(self.request.get("properties", {}))
 
+    @property
+    def sizes(self) -> SizeRange | None:
+        sizes = self.request.get("sizes")
+        return None if sizes is None else SizeRange(**sizes)
+
     @classmethod
     def of(cls, row: sqlite3.Row) -> "Upload":
         values = dict(row)
@@ -129,10 +135,11 @@ class Uploads:
         properties: Mapping[str, Any],
         preconditions: Preconditions,
         size: int | None = None,
+        sizes: SizeRange | None = None,
         expected: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> Upload:
-        """A new session. `expected` are checksums that the finished content must have."""
+        """A new session. `sizes` and `expected` are the sizes and checksums that the finished content must have."""
         content = None
         if kind == "resumable":
             writer = self._files.create()
@@ -150,6 +157,7 @@ class Uploads:
             request={
                 "properties": dict(properties),
                 "preconditions": preconditions.to_json(),
+                "sizes": None if sizes is None else vars(sizes),
                 "expected": dict(expected or {}),
                 "query": dict(query or {}),
             },

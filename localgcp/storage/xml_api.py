@@ -1,11 +1,14 @@
 """The XML API: `/<bucket>/<object>`, which signed URLs, browsers and Google's transfer manager use.
 
-Objects and multipart uploads are whole; buckets can be listed. Buckets are made and changed through the JSON API.
+Objects, multipart uploads and forms are whole; buckets can be listed, and are made and changed through the JSON API.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 from xml.etree import ElementTree
@@ -27,14 +30,15 @@ from localgcp.errors import (
 )
 from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
-from localgcp.storage import cors, media, signing
+from localgcp.storage import cors, encryption, media, policies, signing, times
 from localgcp.storage.checksums import crc32c_text, digest_text
 from localgcp.storage.cloud_storage import CloudStorage, of
 from localgcp.storage.http import principal_of
+from localgcp.storage.multipart import FormReader
 from localgcp.storage.objects import StoredObject, check_name
 from localgcp.storage.preconditions import MESSAGE, NotModified, Preconditions, number
-from localgcp.storage.ranges import RangeNotSatisfiable
-from localgcp.storage.transfers import continue_session, refuse_legacy_acl
+from localgcp.storage.ranges import RangeNotSatisfiable, SizeRange
+from localgcp.storage.transfers import continue_session, encrypted_with, refuse_legacy_acl
 from localgcp.storage.uploads import Upload
 from localgcp.store import Resource
 
@@ -50,6 +54,11 @@ OVERRIDES = {
     "response-content-language": "Content-Language",
     "response-cache-control": "Cache-Control",
 }
+#: Query parameters of a list of objects; others ask for something else of a bucket.
+LISTING = frozenset(
+    {"prefix", "delimiter", "marker", "max-keys", "list-type", "start-after", "continuation-token", "fetch-owner"}
+    | {"access_token", "userProject"}
+)
 PROPERTY_HEADERS = {
     "cache-control": "cacheControl",
     "content-disposition": "contentDisposition",
@@ -120,7 +129,12 @@ async def _answer(request: Request, storage: CloudStorage, bucket: str, name: st
         if method == "GET" and "uploads" in query:
             return await region.run_in_thread(_list_uploads, call)
         if method == "GET":
+            others = sorted(key for key in query.keys() - LISTING if not key.lower().startswith("x-goog-"))
+            if others:
+                raise Unimplemented(f"{', '.join(others)} of a bucket: no behaviour in localgcp's XML API.")
             return await region.run_in_thread(_list_objects, call)
+        if method == "POST" and request.headers.get("content-type", "").startswith("multipart/form-data"):
+            return await _post_form(call)
         raise Unimplemented("Buckets are made, changed and deleted through the JSON API.")
     if "acl" in query:
         raise Unimplemented("Access control lists have no behaviour in localgcp.")
@@ -137,7 +151,7 @@ async def _answer(request: Request, storage: CloudStorage, bucket: str, name: st
             return await _complete(call)
         case "POST" if request.headers.get("x-goog-resumable", "").lower() == "start":
             return await region.run_in_thread(_start_resumable, call)
-    raise Unimplemented(f"{request.method} is not served here: form uploads have no behaviour in localgcp.")
+    raise Unimplemented(f"{request.method} of an object has no behaviour in localgcp.")
 
 
 def _get(call: XmlCall) -> Response:
@@ -155,6 +169,12 @@ def _get(call: XmlCall) -> Response:
         return Response(status_code=304, headers={"ETag": etag})
     if headers.get("if-match") and etag not in headers["if-match"] and headers["if-match"].strip() != "*":
         raise PreconditionFailed(MESSAGE)
+    updated = times.parse(found.updated).replace(microsecond=0)
+    since, until = _moment(headers.get("if-modified-since")), _moment(headers.get("if-unmodified-since"))
+    if since is not None and "if-none-match" not in headers and updated <= since:
+        return Response(status_code=304, headers={"ETag": etag})
+    if until is not None and "if-match" not in headers and updated > until:
+        raise PreconditionFailed(MESSAGE)
     overrides = {header: call.query[key] for key, header in OVERRIDES.items() if call.query.get(key)}
     if any(ord(char) < 32 for value in overrides.values() for char in value):
         raise InvalidArgument("A response header cannot hold control characters.")
@@ -170,13 +190,22 @@ def _get(call: XmlCall) -> Response:
     )
 
 
+def _moment(header: str | None) -> datetime | None:
+    """None for a header that is absent or no date, which HTTP ignores."""
+    try:
+        return parsedate_to_datetime(header).astimezone(UTC) if header else None
+    except ValueError:
+        return None
+
+
 async def _put(call: XmlCall) -> Response:
     storage, region = call.storage, call.storage.region
     headers = call.request.headers
     if headers.get("x-goog-copy-source"):
         return await region.run_in_thread(_copy, call)
-    properties = _properties(call)
+    properties = _properties(headers)
     preconditions = Preconditions.from_xml_headers(headers)
+    sizes = SizeRange.of_header(headers.get("x-goog-content-length-range"))
 
     def may_write() -> Any:
         check_name(call.name)
@@ -185,7 +214,7 @@ async def _put(call: XmlCall) -> Response:
 
     allow = await region.run_in_thread(may_write)
     check = media.expected_digests({}, headers)
-    content = await media.store(call.request.stream(), storage.files)
+    content = await media.store(call.request.stream(), storage.files, sizes)
 
     def insert() -> StoredObject:
         try:
@@ -205,13 +234,15 @@ def _copy(call: XmlCall) -> Response:
     source_bucket, _, source_name = unquote(headers["x-goog-copy-source"]).lstrip("/").partition("/")
     generation = number(headers, "x-goog-copy-source-generation")
     _, source = call.storage.readable(call.principal, source_bucket, source_name, generation)
+    encryption.check(source, encryption.supplied(headers, encryption.SOURCE_HEADERS))
     allow = call.storage.writing(call.principal, call.bucket, call.name, {})
     replaces = headers.get("x-goog-metadata-directive", "COPY").upper() == "REPLACE"
     stored = call.storage.objects.copy(
         source,
         call.bucket,
         call.name,
-        _properties(call) if replaces else None,
+        _properties(headers) if replaces else None,
+        encrypted=encrypted_with(headers.get("x-goog-encryption-kms-key-name"), headers),
         preconditions=Preconditions.from_xml_headers(headers),
         allow=allow,
     )
@@ -234,7 +265,7 @@ def _delete(call: XmlCall) -> Response:
 
 
 def _start_resumable(call: XmlCall) -> Response:
-    properties = _properties(call)
+    properties = _properties(call.request.headers)
     if call.request.headers.get("x-upload-content-type"):
         properties["contentType"] = call.request.headers["x-upload-content-type"]
     check_name(call.name)
@@ -247,6 +278,7 @@ def _start_resumable(call: XmlCall) -> Response:
         properties=properties,
         preconditions=Preconditions.from_xml_headers(call.request.headers),
         size=number(call.request.headers, "x-upload-content-length"),
+        sizes=SizeRange.of_header(call.request.headers.get("x-goog-content-length-range")),
     )
     host = call.request.headers.get("host", "")
     path = f"/{quote(call.bucket)}/{quote(call.name)}"
@@ -293,11 +325,68 @@ def _list_objects(call: XmlCall) -> Response:
     )
 
 
+# Forms
+
+
+async def _post_form(call: XmlCall) -> Response:
+    """What a browser posts: fields, then a file. A signed policy among the fields says who asks, and for what."""
+    storage, region = call.storage, call.storage.region
+    reader = FormReader(call.request.stream(), call.request.headers.get("content-type", ""))
+    fields = await reader.fields()
+    if not fields.get("key"):
+        raise InvalidArgument("The form has no field named key before its file.", reason="UserKeyMustBeSpecified")
+    name = fields["key"].replace("${filename}", reader.filename)
+    properties = _properties(fields)
+
+    def may_write() -> tuple[Any, SizeRange | None]:
+        principal, sizes = call.principal, None
+        if "policy" in fields:
+            email, sizes = policies.verify(
+                fields, call.bucket, now=region.clock.now(), verifies=region.tokens.verify_signature
+            )
+            principal = _usable(storage, email)
+        check_name(name)
+        refuse_legacy_acl(storage, call.bucket, fields.get("acl"), None)
+        return storage.writing(principal, call.bucket, name, properties), sizes
+
+    allow, sizes = await region.run_in_thread(may_write)
+    content = await media.store(reader.media(), storage.files, sizes)
+
+    def insert() -> StoredObject:
+        try:
+            return storage.objects.insert(call.bucket, name, content, properties, allow=allow)
+        except BaseException:
+            storage.files.delete([content.id])
+            raise
+
+    return _posted(call, fields, await region.run_in_thread(insert))
+
+
+def _posted(call: XmlCall, fields: Mapping[str, str], stored: StoredObject) -> Response:
+    etag = media.xml_etag(stored)
+    redirect = fields.get("success_action_redirect", "")
+    if re.fullmatch(r"https?://[\x21-\x7e]+", redirect):
+        told = urlencode({"bucket": stored.bucket, "key": stored.name, "etag": etag})
+        return Response(status_code=303, headers={"Location": f"{redirect}{'&' if '?' in redirect else '?'}{told}"})
+    location = f"{call.storage.api_url}/{quote(stored.bucket)}/{quote(stored.name)}"
+    if fields.get("success_action_status") == "201":
+        response = _xml(
+            f"<PostResponse><Location>{escape(location)}</Location><Bucket>{escape(stored.bucket)}</Bucket>"
+            f"<Key>{escape(stored.name)}</Key><ETag>{escape(etag)}</ETag></PostResponse>"
+        )
+        response.status_code = 201
+    else:
+        response = Response(status_code=200 if fields.get("success_action_status") == "200" else 204)
+    response.headers["ETag"] = etag
+    response.headers["Location"] = location
+    return response
+
+
 # Multipart uploads
 
 
 def _initiate(call: XmlCall) -> Response:
-    properties = _properties(call)
+    properties = _properties(call.request.headers)
     check_name(call.name)
     call.storage.writing(call.principal, call.bucket, call.name, properties)
     upload = call.storage.uploads.begin(
@@ -320,6 +409,7 @@ async def _put_part(call: XmlCall) -> Response:
     part_number = number(call.query, "partNumber")
     if part_number is None:
         raise InvalidArgument("partNumber is required")
+    encryption.check_key(encryption.key_of(upload), encryption.supplied(call.request.headers))
     check = media.expected_digests({}, call.request.headers)
     content = await media.store(call.request.stream(), storage.files)
 
@@ -438,19 +528,24 @@ def _signer(request: Request, storage: CloudStorage, pairs: list[tuple[str, str]
         headers={name: value for name, value in request.headers.items()},
     )
     email = signing.verify(signed, now=region.clock.now(), verifies=region.tokens.verify_signature)
-    if not accounts.is_usable(region.store, email):
+    return _usable(storage, email)
+
+
+def _usable(storage: CloudStorage, email: str) -> Principal:
+    if not accounts.is_usable(storage.region.store, email):
         raise signing.SignatureError("AccessDenied", "Access denied.", f"The account {email} is disabled or deleted.")
     return Principal(email=email)
 
 
-def _properties(call: XmlCall) -> dict[str, Any]:
-    headers = call.request.headers
+def _properties(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Out of the headers of a request, or the fields of a form. Names are in lower case."""
     properties: dict[str, Any] = {field: headers[name] for name, field in PROPERTY_HEADERS.items() if headers.get(name)}
     metadata = {
         name.removeprefix("x-goog-meta-"): unquote(value)
         for name, value in headers.items()
         if name.startswith("x-goog-meta-")
     }
+    properties |= encrypted_with(headers.get("x-goog-encryption-kms-key-name"), headers)
     return properties | ({"metadata": metadata} if metadata else {})
 
 
@@ -475,6 +570,7 @@ def _stored(stored: StoredObject) -> Response:
             "X-Goog-Hash": media.goog_hash(stored),
             "X-Goog-Stored-Content-Length": str(stored.size),
             "Content-Length": "0",
+            **dict(media.encryption_headers(stored)),
         }
     )
 
@@ -512,9 +608,16 @@ def _refusal(error: ApiError) -> Response:
             code, message, details = "AccessDenied", "Access denied.", {"Details": error.message}
         case RangeNotSatisfiable():
             code, message = "InvalidRange", "The requested range cannot be satisfied."
+        case media.DigestMismatch():
+            code, message = "BadDigest", "The Content-MD5 or checksum you specified did not match what we received."
+            details = {"Details": error.message}
         case InvalidArgument():
-            code = error.reason if error.reason[:1].isupper() else "InvalidArgument"
-            message, details = "Invalid argument.", {"Details": error.message}
+            if "Encryption" in error.reason:
+                code = error.reason[0].upper() + error.reason[1:]
+            elif error.reason[:1].isupper():
+                code = error.reason
+            else:
+                code, message, details = "InvalidArgument", "Invalid argument.", {"Details": error.message}
         case _:
             code = {412: "PreconditionFailed", 501: "NotImplemented", 503: "ServiceUnavailable"}.get(
                 error.status, error.reason if error.reason[:1].isupper() else "InternalError"

@@ -342,6 +342,21 @@ def test_a_read_that_changed_nothing_is_304(region: Region, bucket: storage.Buck
     assert (by_etag.status_code, by_etag.content) == (304, b"")
 
 
+def test_the_xml_api_compares_times(region: Region, bucket: storage.Bucket) -> None:
+    bucket.blob("a").upload_from_string("a")
+    past, future = "Sat, 01 Jan 2000 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"
+    with region.http() as http:
+        url = f"/{bucket.name}/a"
+        statuses = {
+            "unchanged": http.get(url, headers={"If-Modified-Since": future}).status_code,
+            "changed": http.get(url, headers={"If-Modified-Since": past}).status_code,
+            "changed already": http.get(url, headers={"If-Unmodified-Since": past}).status_code,
+            "no date": http.get(url, headers={"If-Modified-Since": "yesterday"}).status_code,
+        }
+
+    assert statuses == {"unchanged": 304, "changed": 200, "changed already": 412, "no date": 200}
+
+
 def test_metadata_is_patched_key_by_key_and_updated_whole(bucket: storage.Bucket) -> None:
     blob = bucket.blob("a")
     blob.metadata = {"a": "1", "b": "2"}
@@ -473,6 +488,36 @@ def test_a_retention_period_forbids_deletion(client: storage.Client, project: st
     with pytest.raises(Forbidden, match="subject to bucket's retention policy"):
         bucket.blob("a").upload_from_string("b")
     assert bucket.get_blob("a").retention_expiration_time > datetime.now(UTC) + timedelta(minutes=59)
+
+
+def test_an_object_can_be_retained_on_its_own(client: storage.Client, project: str) -> None:
+    bucket = client.create_bucket(f"{project}-retains", enable_object_retention=True)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    blob = bucket.blob("a")
+    blob.upload_from_string("a")
+    blob.retention.mode = "Unlocked"
+    blob.retention.retain_until_time = tomorrow
+    blob.patch()
+
+    with pytest.raises(Forbidden, match="object retention"):
+        blob.delete()
+    blob.retention.retain_until_time = tomorrow - timedelta(hours=1)
+    with pytest.raises(Forbidden, match="cannot be shortened or removed"):
+        blob.patch()
+    blob.retention.mode = None
+    blob.retention.retain_until_time = None
+    blob.patch(override_unlocked_retention=True)
+    assert bucket.get_blob("a").retention.mode is None
+    blob.delete()
+
+
+def test_only_a_bucket_that_allows_it_retains_objects_on_their_own(bucket: storage.Bucket) -> None:
+    blob = bucket.blob("a")
+    blob.retention.mode = "Locked"
+    blob.retention.retain_until_time = datetime.now(UTC) + timedelta(days=1)
+
+    with pytest.raises(BadRequest, match="not enabled for object retention"):
+        blob.upload_from_string("a")
 
 
 # Copies
