@@ -42,8 +42,14 @@ class ContentWriter:
     def write(self, chunks: Sequence[bytes]) -> None:
         if self._descriptor is None:
             raise ValueError("the writer is closed")
-        for start in range(0, len(chunks), MAX_VECTORS):
-            _write_all(self._descriptor, chunks[start : start + MAX_VECTORS])
+        try:
+            for start in range(0, len(chunks), MAX_VECTORS):
+                _write_all(self._descriptor, chunks[start : start + MAX_VECTORS])
+        except BaseException:
+            # A full disk takes a part and refuses the rest. The client will send all of it again.
+            os.ftruncate(self._descriptor, self.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+            raise
         for chunk in chunks:
             self.absorb(chunk)
 

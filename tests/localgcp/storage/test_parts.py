@@ -1,13 +1,17 @@
-"""The pure parts: checksums of joined texts, globs, ranges, the body of a multipart request."""
+"""The parts: checksums of joined texts, globs, ranges, the body of a multipart request, files."""
 
 import asyncio
+import errno
+import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import google_crc32c
 import pytest
 
 from localgcp.storage.checksums import combine_crc32c
+from localgcp.storage.files import ContentFiles
 from localgcp.storage.globs import matcher
 from localgcp.storage.multipart import RelatedReader
 from localgcp.storage.ranges import RangeNotSatisfiable, Slice, requested
@@ -82,3 +86,23 @@ def test_a_multipart_body_is_read_however_it_is_cut(step: int) -> None:
     reader, received = asyncio.run(read())
 
     assert (reader.metadata, reader.content_type, received) == ({"name": "a"}, "a/b", media)
+
+
+def test_what_a_full_disk_refused_can_be_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ContentFiles(tmp_path)
+    writer = files.create()
+    writer.write([b"first"])
+
+    def take_a_part(descriptor: int, chunks: Sequence[bytes]) -> int:
+        os.write(descriptor, b"".join(chunks)[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr("localgcp.storage.files.os.writev", take_a_part)
+        with pytest.raises(OSError, match="No space left"):
+            writer.write([b"second"])
+    writer.write([b"second"])
+    content = writer.finish()
+
+    assert b"".join(files.read(content.id)) == b"firstsecond"
+    assert (content.size, content.crc32c) == (11, google_crc32c.value(b"firstsecond"))
