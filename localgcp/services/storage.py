@@ -26,7 +26,7 @@ from localgcp.errors import (
 )
 from localgcp.region import Region
 from localgcp.service import Call, Service
-from localgcp.storage import buckets, encryption, globs
+from localgcp.storage import buckets, contexts, encryption, globs
 from localgcp.storage.batch import batch_app
 from localgcp.storage.cloud_storage import CloudStorage, of
 from localgcp.storage.http import refusal
@@ -297,8 +297,6 @@ def list_objects(request: StorageCall) -> dict[str, Any]:
     query = request.query
     if query.get("versions") and query.get("softDeleted"):
         raise InvalidArgument("versions and softDeleted cannot be specified together.", reason="invalid")
-    if query.get("filter"):
-        raise Unimplemented("Filtering objects by contexts has no behaviour in localgcp.")
     page = request.storage.objects.page(
         request.bucket["name"],
         prefix=query.get("prefix") or "",
@@ -310,7 +308,8 @@ def list_objects(request: StorageCall) -> dict[str, Any]:
         include_trailing_delimiter=bool(query.get("includeTrailingDelimiter")),
         max_results=_limit(query),
         page_token=query.get("pageToken"),
-        **({"matches": globs.matcher(query["matchGlob"])} if query.get("matchGlob") else {}),
+        matches=globs.matcher(query["matchGlob"]) if query.get("matchGlob") else None,
+        accepts=contexts.matcher(query["filter"]) if query.get("filter") else None,
     )
     answer: dict[str, Any] = {"kind": "storage#objects"}
     if page.items:
@@ -352,6 +351,10 @@ def change_object(request: StorageCall) -> dict[str, Any]:
         request.check("storage.objects.setRetention", request.name)
     if override:
         request.check("storage.objects.overrideUnlockedRetention", request.name)
+    if "contexts" in request.body:
+        current = request.storage.objects.get(request.bucket["name"], request.name, request.generation)
+        for permission in sorted(contexts.permissions(current.properties, request.body)):
+            request.check(permission, request.name)
     refuse_legacy_acl(
         request.storage, request.bucket["name"], request.query.get("predefinedAcl"), request.body.get("acl")
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from localgcp.errors import ApiError, NotFound
 from localgcp.iam.policies import denied
 from localgcp.iam.principal import ANONYMOUS, Principal
-from localgcp.storage import lifecycle
+from localgcp.storage import contexts, lifecycle
 from localgcp.storage.buckets import prevents_public_access
 from localgcp.storage.files import ContentFiles
 from localgcp.storage.objects import Allow, Objects, StoredObject
@@ -96,6 +96,8 @@ class CloudStorage:
         self.check(principal, "storage.objects.create", bucket, name)
         if properties.get("retention"):
             self.check(principal, "storage.objects.setRetention", bucket, name)
+        for permission in contexts.permissions({}, properties):
+            self.check(principal, permission, bucket, name)
         return CallerAllow(self, principal, bucket, name)
 
 

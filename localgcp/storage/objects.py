@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from localgcp.clock import Clock
 from localgcp.errors import InvalidArgument, NotFound, PermissionDenied, PreconditionFailed
-from localgcp.storage import encryption, times
+from localgcp.storage import contexts, encryption, times
 from localgcp.storage.checksums import combine_crc32c, crc32c_text, digest_text
 from localgcp.storage.files import Content, ContentFiles
 from localgcp.storage.preconditions import MESSAGE, NONE, Preconditions
@@ -195,14 +195,18 @@ class Objects:
         delimiter: str = "",
         start_offset: str = "",
         end_offset: str = "",
-        matches: Callable[[str], bool] = lambda name: True,
+        matches: Callable[[str], bool] | None = None,
+        accepts: Callable[[Mapping[str, Any]], bool] | None = None,
         versions: bool = False,
         soft_deleted: bool = False,
         include_trailing_delimiter: bool = False,
         max_results: int = 1000,
         page_token: str | None = None,
     ) -> Page:
-        """One page, ordered by the bytes of the name, then by generation."""
+        """One page, ordered by the bytes of the name, then by generation.
+
+        Objects are left out whose name does not match or whose properties are not accepted.
+        """
         states = ("soft_deleted",) if soft_deleted else ("live", "noncurrent") if versions else ("live",)
         marks = ", ".join("?" * len(states))
         sql = (
@@ -222,7 +226,10 @@ class Objects:
                     return Page(items, prefixes, None)
                 folded = _folded(name, prefix, delimiter)
                 if folded is None or (folded == name and include_trailing_delimiter):
-                    if not matches(name):
+                    is_left_out = (matches is not None and not matches(name)) or (
+                        accepts is not None and not accepts(json.loads(row["properties"]))
+                    )
+                    if is_left_out:
                         cursor = (name, row["generation"])
                         continue
                     if len(items) + len(prefixes) >= max_results:
@@ -285,6 +292,7 @@ class Objects:
             elif kms_key:
                 kept["kmsKeyName"] = kms_key if "/cryptoKeyVersions/" in kms_key else f"{kms_key}/cryptoKeyVersions/1"
             _complete_retention(home, {}, kept, now)
+            contexts.complete({}, kept, written)
             stored = StoredObject(
                 bucket=bucket,
                 name=name,
@@ -354,6 +362,7 @@ class Objects:
             _check_custom_time(before, properties)
             _complete_retention(home, before, properties, self._clock.now(), override_unlocked_retention)
             now = times.text(self._clock.now())
+            contexts.complete(before, properties, now)
             if before.get("eventBasedHold") and not properties.get("eventBasedHold"):
                 # The retention period of the bucket starts when the event has happened.
                 properties["eventHoldReleased"] = now
@@ -390,6 +399,9 @@ class Objects:
                 # A bucket's default class applies to a copy too; holds and retention do not travel.
                 left = ("temporaryHold", "eventBasedHold", "retention", "acl", "kmsKeyName", "customerEncryption")
                 properties = {key: value for key, value in source.properties.items() if key not in left}
+            elif "contexts" not in properties and "contexts" in source.properties:
+                # They are no metadata, and stay unless they are replaced themselves.
+                properties = {**properties, "contexts": source.properties["contexts"]}
             content = Content(id=source.content, size=source.size, crc32c=source.crc32c, md5=source.md5)
             return self.insert(
                 bucket,

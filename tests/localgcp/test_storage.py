@@ -23,6 +23,7 @@ from google.api_core.exceptions import (
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from google.cloud.storage import _signing, transfer_manager
+from google.cloud.storage.blob import ObjectContexts, ObjectCustomContextPayload
 
 from tests.localgcp.fixtures import Region
 from tests.localgcp.storage.buckets import create_bucket, storage_client
@@ -653,6 +654,31 @@ def test_offsets_bound_a_list(filled: storage.Bucket) -> None:
     names = [b.name for b in filled.list_blobs(start_offset="a/2", end_offset="b/4.txt")]
 
     assert names == ["a/2.csv", "a/b/", "a/b/3.txt"]
+
+
+def test_contexts_have_times_and_filter_a_list(bucket: storage.Bucket) -> None:
+    for name, value in (("a", "x"), ("b", "y")):
+        blob = bucket.blob(name)
+        blob.contexts = ObjectContexts(blob, {"kind": ObjectCustomContextPayload(value=value)})
+        blob.upload_from_string(name)
+    bucket.blob("c").upload_from_string("c")
+    first = bucket.get_blob("a").contexts.custom["kind"]
+    blob = bucket.get_blob("a")
+    blob.contexts = ObjectContexts(blob, {"more": ObjectCustomContextPayload(value="z")})
+    blob.patch()
+    bucket.copy_blob(blob, bucket, "d")
+
+    def found(text: str) -> list[str]:
+        return [each.name for each in bucket.list_blobs(filter_=text)]
+
+    assert bucket.get_blob("a").contexts.custom["kind"] == first
+    assert first.create_time == first.update_time
+    assert found('contexts."kind":*') == ["a", "b", "d"]
+    assert found('contexts."kind"="x"') == ["a", "d"]
+    assert found('-contexts."kind":*') == ["c"]
+    assert found('-contexts."more"="z"') == ["b", "c"]
+    with pytest.raises(BadRequest, match="Invalid filter"):
+        found("kind = x")
 
 
 def test_fields_select_parts_of_an_answer(filled: storage.Bucket) -> None:
