@@ -291,10 +291,10 @@ def respond(
 
 
 def metadata_headers(found: StoredObject) -> list[tuple[str, str]]:
-    """`x-goog-meta-…`, as the XML API answers an object's metadata."""
+    """`x-goog-meta-…`, as the XML API answers an object's metadata. What no header can hold is percent-encoded."""
     metadata = found.properties.get("metadata") or {}
     return [
-        (f"x-goog-meta-{name}", quote(str(value), safe=" !\"#$%&'()*+,/:;<=>?@[]^`{|}~"))
+        (f"x-goog-meta-{quote(name, safe='!#$&*+^`|~')}", quote(str(value), safe=" !\"#$%&'()*+,/:;<=>?@[]^`{|}~"))
         for name, value in metadata.items()
     ]
 

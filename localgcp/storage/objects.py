@@ -747,7 +747,7 @@ def checked_properties(properties: dict[str, Any]) -> dict[str, Any]:
             )
     metadata = properties.get("metadata")
     for key, value in (metadata or {}).items():
-        if not key or any(not 32 < ord(char) < 127 or char in ":,;()" for char in key) or not isinstance(value, str):
+        if not key or any(ord(char) < 32 or ord(char) == 127 for char in key) or not isinstance(value, str):
             raise InvalidArgument(f"Invalid metadata key or value: '{key}'", reason="invalid")
     if metadata is not None:
         size = sum(len(str(key).encode()) + len(str(value).encode()) for key, value in metadata.items())
