@@ -2,7 +2,7 @@
 
 Every method checks its permission itself, against the bucket: a bucket that does not exist is 404 for everybody who is
 somebody, and an object's permission is asked of the object. What Google offers beyond the methods below (access control
-lists, HMAC keys, folders, managed folders, notifications, caches, relocation) is refused by name.
+lists, folders, managed folders, notifications, caches, relocation) is refused by name.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from localgcp.errors import (
     Unauthenticated,
     Unimplemented,
 )
+from localgcp.iam import accounts
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.storage import buckets, contexts, encryption, globs
@@ -479,6 +480,60 @@ def move_object(call: Call) -> dict[str, Any]:
     allow = storage.writing(call.principal, bucket_name, name, {})
     moved = storage.objects.move(source, name, preconditions=Preconditions.from_query(call.query), allow=allow)
     return storage.objects.to_json(moved, key=encryption.key_of(moved))
+
+
+# HMAC keys
+
+
+@service.method("projects.hmacKeys.create")
+def create_hmac_key(call: Call) -> dict[str, Any]:
+    project = _hmac_project(call, "storage.hmacKeys.create")
+    email = call.query["serviceAccountEmail"]
+    if not accounts.exists(call.store, email):
+        raise NotFound(f"Service account {email} does not exist.")
+    key, secret = of(call.region).hmac_keys.create(project, email)
+    return {"kind": "storage#hmacKey", "metadata": _hmac_answer(key), "secret": secret}
+
+
+@service.method("projects.hmacKeys.get")
+def get_hmac_key(call: Call) -> dict[str, Any]:
+    project = _hmac_project(call, "storage.hmacKeys.get")
+    return _hmac_answer(of(call.region).hmac_keys.get(project, call.params["accessId"]))
+
+
+@service.method("projects.hmacKeys.list")
+def list_hmac_keys(call: Call) -> dict[str, Any]:
+    project = _hmac_project(call, "storage.hmacKeys.list")
+    keys = of(call.region).hmac_keys.list(
+        project, call.query.get("serviceAccountEmail"), deleted=bool(call.query.get("showDeletedKeys"))
+    )
+    after, limit = call.query.get("pageToken") or "", min(_limit(call.query), 250)
+    found = [key for key in sorted(keys, key=lambda key: str(key["accessId"])) if key["accessId"] > after]
+    answer: dict[str, Any] = {"kind": "storage#hmacKeysMetadata", "items": [_hmac_answer(key) for key in found[:limit]]}
+    return answer | ({"nextPageToken": found[limit - 1]["accessId"]} if len(found) > limit else {})
+
+
+@service.method("projects.hmacKeys.update")
+def update_hmac_key(call: Call) -> dict[str, Any]:
+    project = _hmac_project(call, "storage.hmacKeys.update")
+    return _hmac_answer(of(call.region).hmac_keys.update(project, call.params["accessId"], call.body))
+
+
+@service.method("projects.hmacKeys.delete")
+def delete_hmac_key(call: Call) -> None:
+    project = _hmac_project(call, "storage.hmacKeys.delete")
+    of(call.region).hmac_keys.delete(project, call.params["accessId"])
+
+
+def _hmac_project(call: Call, permission: str) -> str:
+    project = call.region.project_id(call.params["projectId"])
+    call.check(permission, f"cloudresourcemanager/projects/{project}")
+    return project
+
+
+def _hmac_answer(key: Resource) -> dict[str, Any]:
+    link = f"https://www.googleapis.com/storage/v1/projects/{key['projectId']}/hmacKeys/{key['accessId']}"
+    return {name: value for name, value in key.items() if name != "_localgcp"} | {"selfLink": link}
 
 
 # What is answered without behaviour, and what is refused

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from localgcp.errors import ApiError, NotFound
 from localgcp.iam.policies import denied
 from localgcp.iam.principal import ANONYMOUS, Principal
-from localgcp.storage import contexts, lifecycle
+from localgcp.storage import contexts, lifecycle, signing
 from localgcp.storage.buckets import prevents_public_access
 from localgcp.storage.files import ContentFiles
+from localgcp.storage.hmac_keys import HmacKeys
 from localgcp.storage.objects import Allow, Objects, StoredObject
 from localgcp.storage.uploads import Uploads
 from localgcp.store import Resource
@@ -28,6 +29,7 @@ class CloudStorage:
         self.api_url = region.settings.api_url
         self.files = ContentFiles(region.settings.data_dir / "storage")
         self.objects = Objects(region.store, self.files, region.clock, api_url=self.api_url)
+        self.hmac_keys = HmacKeys(region.store, region.clock)
         self.uploads = Uploads(region.store, self.files, self.objects, region.clock)
 
     @property
@@ -60,6 +62,12 @@ class CloudStorage:
 
     def refusal(self, principal: Principal, permission: str, bucket: Resource, name: str | None = None) -> ApiError:
         return denied(principal, permission, _key(bucket, name))
+
+    def signer(self, algorithm: str, identity: str, scope: str, message: bytes, signature: bytes) -> str | None:
+        """A `signing.Signer`: the account that made a signature, None when none did."""
+        if algorithm == signing.HMAC:
+            return self.hmac_keys.signer(identity, scope, message, signature)
+        return identity if self.region.tokens.verify_signature(identity, message, signature) else None
 
     def is_public(self, bucket: Resource, name: str) -> bool:
         return self.allows(ANONYMOUS, "storage.objects.get", bucket, name)

@@ -3,39 +3,37 @@
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from localgcp.storage import times
 from localgcp.storage.ranges import SizeRange
-from localgcp.storage.signing import ALGORITHM, SignatureError, credential
+from localgcp.storage.signing import SignatureError, Signer, check_algorithm, credential
 
 #: Fields that a policy need not name: they prove it, they are what it is about, or nobody looks at them.
 FREE_FIELDS = frozenset({"policy", "x-goog-signature", "file"})
 IGNORED_PREFIX = "x-ignore-"
 
 
-def verify(
-    fields: Mapping[str, str], bucket: str, *, now: datetime, verifies: Callable[[str, bytes, bytes], bool]
-) -> tuple[str, SizeRange | None]:
+def verify(fields: Mapping[str, str], bucket: str, *, now: datetime, signer: Signer) -> tuple[str, SizeRange | None]:
     """The account that signed the policy which these fields of a form comply with, and how large the file may be.
 
-    `verifies(email, message, signature)` knows the accounts' keys. Raises SignatureError.
+    Raises SignatureError.
     """
     if "x-goog-algorithm" not in fields:
         raise _invalid("Only V4 policy documents are verified here; sign with generate_signed_post_policy_v4.")
-    if fields["x-goog-algorithm"] != ALGORITHM:
-        raise _invalid(f"The algorithm {fields['x-goog-algorithm']} is not supported here: sign with {ALGORITHM}.")
+    algorithm = check_algorithm(fields["x-goog-algorithm"])
     absent = [name for name in ("x-goog-credential", "x-goog-date", "x-goog-signature") if not fields.get(name)]
     if absent:
         raise _invalid(f"Missing form fields: {', '.join(absent)}")
-    email, _ = credential(fields["x-goog-credential"])
+    identity, scope = credential(fields["x-goog-credential"])
     try:
         signature = bytes.fromhex(fields["x-goog-signature"])
     except ValueError:
         raise _invalid("x-goog-signature must be hexadecimal.") from None
-    if not verifies(email, fields["policy"].encode(), signature):
+    email = signer(algorithm, identity, scope, fields["policy"].encode(), signature)
+    if email is None:
         raise SignatureError(
             "SignatureDoesNotMatch",
             "Access denied.",

@@ -1,6 +1,6 @@
 """V4 signed URLs: what was signed is rebuilt from the request, and the signature is verified with the account's keys.
 
-V2 signatures and HMAC keys are refused by name: nothing here passes for them.
+V2 signatures are refused by name: nothing here passes for them.
 """
 
 import hashlib
@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
 
-ALGORITHM = "GOOG4-RSA-SHA256"
+RSA = "GOOG4-RSA-SHA256"
+HMAC = "GOOG4-HMAC-SHA256"
 MAX_LIFETIME = timedelta(days=7)
 MAX_SKEW = timedelta(minutes=15)
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+
+
+#: `signer(algorithm, identity, scope, message, signature)`: the account that made the signature, None when it is wrong.
+#: The identity is an account's email, or the access id of an HMAC key.
+Signer = Callable[[str, str, str, bytes, bytes], str | None]
 
 
 class SignatureError(Exception):
@@ -46,11 +52,8 @@ def is_signed(query: Mapping[str, str]) -> bool:
     )
 
 
-def verify(request: SignedRequest, *, now: datetime, verifies: Callable[[str, bytes, bytes], bool]) -> str:
-    """The account that signed the request. `verifies(email, message, signature)` knows the accounts' keys.
-
-    Raises SignatureError.
-    """
+def verify(request: SignedRequest, *, now: datetime, signer: Signer) -> str:
+    """The account that signed the request. Raises SignatureError."""
     query = {name.lower(): value for name, value in request.query}
     if "x-goog-algorithm" not in query:
         raise SignatureError(
@@ -59,14 +62,7 @@ def verify(request: SignedRequest, *, now: datetime, verifies: Callable[[str, by
             "Only V4 signed URLs are verified here; V2 signed URLs are refused: sign with version='v4'.",
             status=400,
         )
-    if query["x-goog-algorithm"] != ALGORITHM:
-        raise SignatureError(
-            "InvalidArgument",
-            "Invalid argument.",
-            f"The algorithm {query['x-goog-algorithm']} is not supported here: sign with a service account's RSA key"
-            f" ({ALGORITHM}).",
-            status=400,
-        )
+    algorithm = check_algorithm(query["x-goog-algorithm"])
     absent = [
         name
         for name in ("X-Goog-Credential", "X-Goog-Date", "X-Goog-Expires", "X-Goog-SignedHeaders", "X-Goog-Signature")
@@ -79,7 +75,7 @@ def verify(request: SignedRequest, *, now: datetime, verifies: Callable[[str, by
             f"Missing query parameters: {', '.join(absent)}",
             status=401,
         )
-    email, scope = credential(query["x-goog-credential"])
+    identity, scope = credential(query["x-goog-credential"])
     _check_time(query["x-goog-date"], query["x-goog-expires"], scope, now)
     signed_headers = query["x-goog-signedheaders"].split(";")
     if "host" not in signed_headers:
@@ -102,8 +98,9 @@ def verify(request: SignedRequest, *, now: datetime, verifies: Callable[[str, by
     text, canonical = "", ""
     for host in _hosts(request.headers.get("host", "")):
         canonical = canonical_request(request, signed_headers, host)
-        text = "\n".join((ALGORITHM, query["x-goog-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()))
-        if verifies(email, text.encode(), signature):
+        text = "\n".join((algorithm, query["x-goog-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()))
+        email = signer(algorithm, identity, scope, text.encode(), signature)
+        if email is not None:
             return email
     raise SignatureError(
         "SignatureDoesNotMatch",
@@ -143,8 +140,20 @@ def canonical_request(request: SignedRequest, signed_headers: Sequence[str], hos
     )
 
 
+def check_algorithm(algorithm: str) -> str:
+    """Raises SignatureError."""
+    if algorithm not in (RSA, HMAC):
+        raise SignatureError(
+            "InvalidArgument",
+            "Invalid argument.",
+            f"The algorithm {algorithm} is not supported here: sign with a service account's key ({RSA}, {HMAC}).",
+            status=400,
+        )
+    return algorithm
+
+
 def credential(text: str) -> tuple[str, str]:
-    """The account and the scope of an X-Goog-Credential. Raises SignatureError."""
+    """The account or key, and the scope, of an X-Goog-Credential. Raises SignatureError."""
     email, _, scope = text.partition("/")
     if not re.fullmatch(r"\d{8}/[^/]+/storage/goog4_request", scope):
         raise SignatureError(

@@ -341,9 +341,7 @@ async def _post_form(call: XmlCall) -> Response:
     def may_write() -> tuple[Any, SizeRange | None]:
         principal, sizes = call.principal, None
         if "policy" in fields:
-            email, sizes = policies.verify(
-                fields, call.bucket, now=region.clock.now(), verifies=region.tokens.verify_signature
-            )
+            email, sizes = policies.verify(fields, call.bucket, now=region.clock.now(), signer=storage.signer)
             principal = _usable(storage, email)
         check_name(name)
         refuse_legacy_acl(storage, call.bucket, fields.get("acl"), None)
@@ -527,8 +525,7 @@ def _signer(request: Request, storage: CloudStorage, pairs: list[tuple[str, str]
         query=pairs,
         headers={name: value for name, value in request.headers.items()},
     )
-    email = signing.verify(signed, now=region.clock.now(), verifies=region.tokens.verify_signature)
-    return _usable(storage, email)
+    return _usable(storage, signing.verify(signed, now=region.clock.now(), signer=storage.signer))
 
 
 def _usable(storage: CloudStorage, email: str) -> Principal:
@@ -541,7 +538,7 @@ def _properties(headers: Mapping[str, str]) -> dict[str, Any]:
     """Out of the headers of a request, or the fields of a form. Names are in lower case."""
     properties: dict[str, Any] = {field: headers[name] for name, field in PROPERTY_HEADERS.items() if headers.get(name)}
     metadata = {
-        name.removeprefix("x-goog-meta-"): unquote(value)
+        unquote(name.removeprefix("x-goog-meta-")): unquote(value)
         for name, value in headers.items()
         if name.startswith("x-goog-meta-")
     }

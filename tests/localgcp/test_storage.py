@@ -3,12 +3,14 @@
 import base64
 import gzip
 import hashlib
+import hmac
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import google_crc32c
 import httpx
@@ -356,6 +358,20 @@ def test_the_xml_api_compares_times(region: Region, bucket: storage.Bucket) -> N
         }
 
     assert statuses == {"unchanged": 304, "changed": 200, "changed already": 412, "no date": 200}
+
+
+def test_metadata_may_be_in_any_language(region: Region, bucket: storage.Bucket) -> None:
+    metadata = {"größe": "zwölf ☃", "two words": "x", "plain-1": "100%"}
+    blob = bucket.blob("a")
+    blob.metadata = metadata
+    blob.upload_from_string("a")
+    with region.http() as http:
+        headers = http.get(f"/{bucket.name}/a").headers
+        sent = {name: text for name, text in headers.items() if name.startswith("x-goog-meta-")}
+        http.put(f"/{bucket.name}/b", content=b"b", headers=sent)
+
+    assert bucket.get_blob("a").metadata == metadata
+    assert bucket.get_blob("b").metadata == metadata
 
 
 def test_metadata_is_patched_key_by_key_and_updated_whole(bucket: storage.Bucket) -> None:
@@ -914,6 +930,27 @@ def test_an_expired_signed_url_says_so(region: Region, bucket: storage.Bucket, p
     assert (answer.status_code, "<Code>ExpiredToken</Code>" in answer.text) == (400, True)
 
 
+def test_an_hmac_key_signs_while_it_is_active(region: Region, bucket: storage.Bucket, project: str) -> None:
+    signer = region.account(project, "signer", "roles/storage.objectViewer")
+    bucket.blob("a").upload_from_string("a")
+    key, secret = bucket.client.create_hmac_key(signer.email)
+    url = f"{region.url}/{bucket.name}/a?{_signed_with_hmac(region, key.access_id, secret, f'/{bucket.name}/a')}"
+
+    active = httpx.get(url)
+    changed = httpx.get(url.replace("/a?", "/b?"))
+    with pytest.raises(BadRequest, match="set its state to INACTIVE first"):
+        key.delete()
+    key.state = "INACTIVE"
+    key.update()
+    inactive = httpx.get(url)
+    key.delete()
+
+    assert (active.status_code, active.content) == (200, b"a")
+    assert (changed.status_code, inactive.status_code) == (403, 403)
+    assert list(bucket.client.list_hmac_keys()) == []
+    assert [each.state for each in bucket.client.list_hmac_keys(show_deleted_keys=True)] == ["DELETED"]
+
+
 def test_a_v2_signature_is_refused_by_name(region: Region, bucket: storage.Bucket, project: str) -> None:
     signer = region.account(project, "signer", "roles/storage.admin")
     url = bucket.blob("a").generate_signed_url(version="v2", expiration=60, credentials=signer.credentials)
@@ -935,6 +972,28 @@ def test_a_signed_resumable_session_takes_a_browser_upload(
 
     assert (started.status_code, done.status_code) == (201, 200)
     assert blob.download_as_bytes() == b"0123456789"
+
+
+def _signed_with_hmac(region: Region, access_id: str, secret: str, path: str) -> str:
+    """The query of a signed URL to read `path`; Google's client signs with RSA only."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{now[:8]}/auto/storage/goog4_request"
+    query = urlencode(
+        {
+            "X-Goog-Algorithm": "GOOG4-HMAC-SHA256",
+            "X-Goog-Credential": f"{access_id}/{scope}",
+            "X-Goog-Date": now,
+            "X-Goog-Expires": "60",
+            "X-Goog-SignedHeaders": "host",
+        }
+    )
+    host = region.url.removeprefix("http://")
+    canonical = f"GET\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
+    text = f"GOOG4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = b"GOOG4" + secret.encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return f"{query}&X-Goog-Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
 
 
 def _content_files(region: Region) -> int:
