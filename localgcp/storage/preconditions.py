@@ -48,10 +48,15 @@ class Preconditions:
         )
 
     @classmethod
-    def from_xml_headers(cls, headers: Mapping[str, str]) -> "Preconditions":
+    def from_xml_headers(cls, headers: Mapping[str, str], *, of_source: bool = False) -> "Preconditions":
+        prefix = "x-goog-copy-source-if" if of_source else "x-goog-if"
+        generation = number(headers, f"{prefix}-generation-match")
+        metageneration = number(headers, f"{prefix}-metageneration-match")
+        if of_source:
+            return cls(generation_match=generation, metageneration_match=metageneration)
         return cls(
-            generation_match=number(headers, "x-goog-if-generation-match"),
-            metageneration_match=number(headers, "x-goog-if-metageneration-match"),
+            generation_match=generation,
+            metageneration_match=metageneration,
             etag_match=_etags(headers.get("if-match")),
             etag_not_match=_etags(headers.get("if-none-match")),
         )

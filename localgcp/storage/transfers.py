@@ -19,7 +19,7 @@ from localgcp.storage.http import json_body, object_metadata, principal_of, serv
 from localgcp.storage.multipart import RelatedReader
 from localgcp.storage.objects import StoredObject, check_name
 from localgcp.storage.preconditions import NotModified, Preconditions, number
-from localgcp.storage.ranges import carried
+from localgcp.storage.ranges import ContentRange, carried
 from localgcp.storage.uploads import Upload, UploadCancelled
 
 UPLOAD_PATH = re.compile(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o/?")
@@ -149,6 +149,7 @@ async def continue_session(
         if content_range is not None and content_range.total is not None:
             total = content_range.total
         if content_range is None or content_range.first is not None:
+            _check_length(request, content_range, upload.size)
             first = 0 if content_range is None or content_range.first is None else content_range.first
             uploads.check_offset(upload, writer, first)
             await media.receive(_from(request.stream(), writer.size - first), writer)
@@ -165,6 +166,19 @@ async def continue_session(
         if total is None or writer.size < total or (is_question and content_range and content_range.total is None):
             return _incomplete(writer)
         return upload, await region.run_in_thread(_finish, request, storage, upload, writer)
+
+
+def _check_length(request: Request, content_range: ContentRange | None, declared: int | None) -> None:
+    """Raises InvalidArgument for a body that is not as long as its Content-Range, or the session, says."""
+    length = number(request.headers, "content-length")
+    if content_range is None or content_range.first is None or content_range.last is None:
+        expected = declared
+    else:
+        expected = content_range.last + 1 - content_range.first
+    if None not in (length, expected) and length != expected:
+        raise InvalidArgument(
+            f"Invalid request. The request has {length} bytes and says that it has {expected}.", reason="badRequest"
+        )
 
 
 def _finish(request: Request, storage: CloudStorage, upload: Upload, writer: ContentWriter) -> StoredObject:

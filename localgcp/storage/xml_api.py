@@ -32,7 +32,7 @@ from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
 from localgcp.storage import cors, encryption, media, policies, signing, times
 from localgcp.storage.checksums import crc32c_text, digest_text
-from localgcp.storage.cloud_storage import CloudStorage, of
+from localgcp.storage.cloud_storage import CallerAllow, CloudStorage, of
 from localgcp.storage.http import principal_of
 from localgcp.storage.multipart import FormReader
 from localgcp.storage.objects import StoredObject, check_name
@@ -59,6 +59,8 @@ LISTING = frozenset(
     {"prefix", "delimiter", "marker", "max-keys", "list-type", "start-after", "continuation-token", "fetch-owner"}
     | {"access_token", "userProject"}
 )
+#: Query parameters that make a request about something else than the content of an object.
+ELSEWHERE = frozenset({"acl", "compose", "legal-hold", "restore", "retention", "tagging", "torrent"})
 PROPERTY_HEADERS = {
     "cache-control": "cacheControl",
     "content-disposition": "contentDisposition",
@@ -68,6 +70,7 @@ PROPERTY_HEADERS = {
     "x-goog-custom-time": "customTime",
     "x-goog-storage-class": "storageClass",
 }
+LOCK_MODES = {"GOVERNANCE": "Unlocked", "COMPLIANCE": "Locked"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +139,9 @@ async def _answer(request: Request, storage: CloudStorage, bucket: str, name: st
         if method == "POST" and request.headers.get("content-type", "").startswith("multipart/form-data"):
             return await _post_form(call)
         raise Unimplemented("Buckets are made, changed and deleted through the JSON API.")
-    if "acl" in query:
-        raise Unimplemented("Access control lists have no behaviour in localgcp.")
+    others = sorted(ELSEWHERE & query.keys())
+    if others:
+        raise Unimplemented(f"{', '.join(others)} of an object: no behaviour in localgcp's XML API.")
     match method:
         case "GET":
             return await region.run_in_thread(_list_parts if "uploadId" in query else _get, call)
@@ -207,12 +211,7 @@ async def _put(call: XmlCall) -> Response:
     preconditions = Preconditions.from_xml_headers(headers)
     sizes = SizeRange.of_header(headers.get("x-goog-content-length-range"))
 
-    def may_write() -> Any:
-        check_name(call.name)
-        refuse_legacy_acl(storage, call.bucket, headers.get("x-goog-acl"), None)
-        return storage.writing(call.principal, call.bucket, call.name, properties)
-
-    allow = await region.run_in_thread(may_write)
+    allow = await region.run_in_thread(_may_write, call, properties)
     check = media.expected_digests({}, headers)
     content = await media.store(call.request.stream(), storage.files, sizes)
 
@@ -229,19 +228,27 @@ async def _put(call: XmlCall) -> Response:
     return _stored(await region.run_in_thread(insert))
 
 
+def _may_write(call: XmlCall, properties: Mapping[str, Any]) -> CallerAllow:
+    check_name(call.name)
+    refuse_legacy_acl(call.storage, call.bucket, call.request.headers.get("x-goog-acl"), None)
+    return call.storage.writing(call.principal, call.bucket, call.name, properties)
+
+
 def _copy(call: XmlCall) -> Response:
     headers = call.request.headers
     source_bucket, _, source_name = unquote(headers["x-goog-copy-source"]).lstrip("/").partition("/")
     generation = number(headers, "x-goog-copy-source-generation")
     _, source = call.storage.readable(call.principal, source_bucket, source_name, generation)
+    Preconditions.from_xml_headers(headers, of_source=True).check(source)
     encryption.check(source, encryption.supplied(headers, encryption.SOURCE_HEADERS))
-    allow = call.storage.writing(call.principal, call.bucket, call.name, {})
     replaces = headers.get("x-goog-metadata-directive", "COPY").upper() == "REPLACE"
+    properties = _properties(headers)
+    allow = _may_write(call, properties if replaces else {})
     stored = call.storage.objects.copy(
         source,
         call.bucket,
         call.name,
-        _properties(headers) if replaces else None,
+        properties if replaces else None,
         encrypted=encrypted_with(headers.get("x-goog-encryption-kms-key-name"), headers),
         preconditions=Preconditions.from_xml_headers(headers),
         allow=allow,
@@ -268,8 +275,7 @@ def _start_resumable(call: XmlCall) -> Response:
     properties = _properties(call.request.headers)
     if call.request.headers.get("x-upload-content-type"):
         properties["contentType"] = call.request.headers["x-upload-content-type"]
-    check_name(call.name)
-    call.storage.writing(call.principal, call.bucket, call.name, properties)
+    _may_write(call, properties)
     upload = call.storage.uploads.begin(
         "resumable",
         call.bucket,
@@ -385,8 +391,7 @@ def _posted(call: XmlCall, fields: Mapping[str, str], stored: StoredObject) -> R
 
 def _initiate(call: XmlCall) -> Response:
     properties = _properties(call.request.headers)
-    check_name(call.name)
-    call.storage.writing(call.principal, call.bucket, call.name, properties)
+    _may_write(call, properties)
     upload = call.storage.uploads.begin(
         "multipart",
         call.bucket,
@@ -543,6 +548,10 @@ def _properties(headers: Mapping[str, str]) -> dict[str, Any]:
         if name.startswith("x-goog-meta-")
     }
     properties |= encrypted_with(headers.get("x-goog-encryption-kms-key-name"), headers)
+    if "x-goog-object-lock-mode" in headers:
+        mode = headers["x-goog-object-lock-mode"]
+        until = headers.get("x-goog-object-lock-retain-until-date")
+        properties["retention"] = {"mode": LOCK_MODES.get(mode, mode), "retainUntilTime": until}
     return properties | ({"metadata": metadata} if metadata else {})
 
 

@@ -554,6 +554,22 @@ def test_a_copy_keeps_metadata_and_outlives_its_source(
     assert (found.download_as_bytes(), found.metadata, found.content_type) == (b"content", {"k": "v"}, "text/x-a")
 
 
+def test_the_xml_api_copies_what_the_source_still_is(region: Region, bucket: storage.Bucket) -> None:
+    bucket.blob("a").upload_from_string("a")
+    generation = bucket.get_blob("a").generation
+    with region.http() as http:
+        source = {"x-goog-copy-source": f"/{bucket.name}/a"}
+        same = {**source, "x-goog-copy-source-if-generation-match": str(generation)}
+        other = {**source, "x-goog-copy-source-if-generation-match": "1"}
+        statuses = [http.put(f"/{bucket.name}/b", headers=headers).status_code for headers in (other, same)]
+        listed = {**source, "x-goog-acl": "public-read"}
+        statuses.append(http.put(f"/{bucket.name}/c", headers=listed).status_code)
+        statuses.append(http.put(f"/{bucket.name}/a?compose", content=b"<ComposeRequest/>").status_code)
+
+    assert statuses == [412, 200, 400, 501]
+    assert {blob.name: blob.download_as_bytes() for blob in bucket.list_blobs()} == {"a": b"a", "b": b"a"}
+
+
 def test_a_rewrite_changes_the_storage_class(bucket: storage.Bucket) -> None:
     blob = bucket.blob("a")
     blob.upload_from_string("content")

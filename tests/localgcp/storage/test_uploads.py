@@ -55,6 +55,16 @@ def test_bytes_that_are_sent_again_count_once(session: str, bucket: storage.Buck
     assert bucket.blob("a").download_as_bytes() == b"1" * PART + b"2" * PART
 
 
+def test_a_body_of_another_length_than_it_says_is_refused(session: str, bucket: storage.Bucket) -> None:
+    longer = put(session, b"1" * PART, f"bytes 0-{PART - 2}/{2 * PART}")
+    whole = httpx.put(session, content=b"1" * PART)
+    asked = put(session, b"", "bytes */*")
+
+    assert (longer.status_code, whole.status_code) == (400, 400)
+    assert (asked.status_code, "range" in asked.headers) == (308, False)
+    assert bucket.get_blob("a") is None
+
+
 def test_a_gap_is_refused(session: str) -> None:
     answer = put(session, b"2" * PART, f"bytes {PART}-{2 * PART - 1}/{2 * PART}")
 
