@@ -2,7 +2,7 @@
 
 Every method checks its permission itself, against the bucket: a bucket that does not exist is 404 for everybody who is
 somebody, and an object's permission is asked of the object. What Google offers beyond the methods below (access control
-lists, folders, managed folders, notifications, caches, relocation) is refused by name.
+lists, folders, managed folders, caches, relocation) is refused by name.
 """
 
 import asyncio
@@ -482,6 +482,45 @@ def move_object(call: Call) -> dict[str, Any]:
     return storage.objects.to_json(moved, key=encryption.key_of(moved))
 
 
+# Notifications: kept, for there is no Pub/Sub here to publish to
+
+
+@method("notifications.insert", permission="storage.buckets.update")
+def insert_notification(request: StorageCall) -> Resource:
+    key = request.bucket.key
+    with request.call.store.transaction():
+        request.storage.objects.bucket(request.bucket["name"])
+        body = buckets.notification(request.body)
+        identifier = str(request.call.store.increment(key, "notification"))
+        link = f"https://www.googleapis.com/storage/v1/b/{request.bucket['name']}/notificationConfigs/{identifier}"
+        body |= {"kind": "storage#notification", "id": identifier, "etag": identifier, "selfLink": link}
+        return request.call.store.create(f"{key}/notificationConfigs/{identifier}", body)
+
+
+@method("notifications.list", permission="storage.buckets.get")
+def list_notifications(request: StorageCall) -> dict[str, Any]:
+    items = request.call.store.list(request.bucket.key, "notificationConfigs")
+    return {"kind": "storage#notifications"} | ({"items": items} if items else {})
+
+
+@method("notifications.get", permission="storage.buckets.get")
+def get_notification(request: StorageCall) -> Resource:
+    return _notification(request)
+
+
+@method("notifications.delete", permission="storage.buckets.update")
+def delete_notification(request: StorageCall) -> None:
+    request.call.store.delete(_notification(request).key)
+
+
+def _notification(request: StorageCall) -> Resource:
+    identifier = request.params["notification"]
+    found = request.call.store.find(f"{request.bucket.key}/notificationConfigs/{identifier}")
+    if found is None:
+        raise NotFound(f"Notification {identifier} not found.")
+    return found
+
+
 # HMAC keys
 
 
@@ -550,11 +589,6 @@ def get_service_account(call: Call) -> dict[str, Any]:
 @method("anywhereCaches.list", permission="storage.anywhereCaches.list")
 def list_caches(request: StorageCall) -> dict[str, Any]:
     return {"kind": "storage#anywhereCaches", "items": []}
-
-
-@method("notifications.list", permission="storage.buckets.get")
-def list_notifications(request: StorageCall) -> dict[str, Any]:
-    return {"kind": "storage#notifications", "items": []}
 
 
 @method(

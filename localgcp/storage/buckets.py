@@ -40,6 +40,8 @@ WRITABLE = frozenset(
         *("objectRetention", "retentionPolicy", "rpo", "softDeletePolicy", "storageClass", "versioning", "website"),
     }
 )
+PAYLOAD_FORMATS = ("JSON_API_V1", "NONE")
+EVENT_TYPES = frozenset({"OBJECT_FINALIZE", "OBJECT_METADATA_UPDATE", "OBJECT_DELETE", "OBJECT_ARCHIVE"})
 #: Given once, when the bucket is made.
 FIXED = frozenset({"name", "location", "customPlacementConfig", "hierarchicalNamespace"})
 
@@ -93,6 +95,21 @@ def changed(bucket: Mapping[str, Any], body: Mapping[str, Any], *, whole: bool, 
     result["etag"] = etag(int(result["metageneration"]))
     result["updated"] = times.text(now)
     return _checked(result, bucket, now)
+
+
+def notification(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a notification configuration says. Raises InvalidArgument."""
+    topic, kind = str(body.get("topic") or ""), body.get("payload_format")
+    match = re.fullmatch(r"(?://pubsub\.googleapis\.com/)?(projects/[^/]+/topics/[^/]+)", topic)
+    if match is None:
+        raise InvalidArgument(f"Invalid Google Cloud Pub/Sub topic: '{topic}'", reason="invalid")
+    if kind not in PAYLOAD_FORMATS:
+        raise InvalidArgument(f"Invalid payload_format: '{kind}'", reason="invalid")
+    unknown = sorted(set(body.get("event_types") or ()) - EVENT_TYPES)
+    if unknown:
+        raise InvalidArgument(f"Invalid event type: '{unknown[0]}'", reason="invalid")
+    given = {name: body[name] for name in ("custom_attributes", "event_types", "object_name_prefix") if body.get(name)}
+    return {**given, "topic": f"//pubsub.googleapis.com/{match[1]}", "payload_format": kind}
 
 
 def etag(metageneration: int) -> str:

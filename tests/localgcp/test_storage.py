@@ -884,6 +884,30 @@ def test_access_control_lists_are_refused_under_uniform_access(bucket: storage.B
         bucket.blob("b").upload_from_string("b", predefined_acl="publicRead")
 
 
+def test_a_notification_is_kept_as_it_was_configured(bucket: storage.Bucket) -> None:
+    notification = bucket.notification(
+        "changes",
+        topic_project="some-project",
+        event_types=["OBJECT_FINALIZE"],
+        blob_name_prefix="inbox/",
+        payload_format="JSON_API_V1",
+        custom_attributes={"k": "v"},
+    )
+    notification.create()
+
+    [found] = bucket.list_notifications()
+    assert (found.topic_name, found.topic_project) == ("changes", "some-project")
+    assert found.event_types == ["OBJECT_FINALIZE"]
+    assert (found.blob_name_prefix, found.payload_format) == ("inbox/", "JSON_API_V1")
+    assert found.custom_attributes == {"k": "v"}
+    assert bucket.get_notification(notification.notification_id).etag == found.etag
+    with pytest.raises(BadRequest, match="Invalid event type: 'OBJECT_READ'"):
+        bucket.notification("changes", event_types=["OBJECT_READ"]).create()
+    notification.delete()
+    assert list(bucket.list_notifications()) == []
+    assert not notification.exists()
+
+
 # Signed URLs
 
 
