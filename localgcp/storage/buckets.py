@@ -157,6 +157,14 @@ def _checked(bucket: dict[str, Any], before: Mapping[str, Any], now: datetime) -
     key = bucket.get("encryption", {}).get("defaultKmsKeyName")
     if key and not re.fullmatch(r"projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+", key):
         raise InvalidArgument(f"Malformed Cloud KMS crypto key: {key}", reason="invalid")
+    for name, rule in (bucket.get("encryption") or {}).items():
+        if isinstance(rule, Mapping) and rule.get("restrictionMode"):
+            old = before.get("encryption", {}).get(name, {})
+            is_same = old.get("restrictionMode") == rule["restrictionMode"]
+            effective = old["effectiveTime"] if is_same else times.text(now)
+            bucket["encryption"] = {**bucket["encryption"], name: {**rule, "effectiveTime": effective}}
+    if bucket.get("rpo") == "ASYNC_TURBO" and bucket["locationType"] != "dual-region":
+        raise InvalidArgument("Turbo replication (rpo ASYNC_TURBO) is for dual-region buckets only.", reason="invalid")
     if "autoclass" in bucket and bucket["autoclass"].get("enabled") != before.get("autoclass", {}).get("enabled"):
         bucket["autoclass"] = dict(bucket["autoclass"]) | {"toggleTime": times.text(now)}
     if "lifecycle" in bucket and not bucket["lifecycle"].get("rule"):

@@ -26,6 +26,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from google.cloud.storage import _signing, transfer_manager
 from google.cloud.storage.blob import ObjectContexts, ObjectCustomContextPayload
+from google.cloud.storage.bucket import EncryptionEnforcementConfig
 
 from tests.localgcp.fixtures import Region
 from tests.localgcp.storage.buckets import create_bucket, storage_client
@@ -130,6 +131,19 @@ def test_a_patch_merges_labels_and_a_null_removes(bucket: storage.Bucket) -> Non
     assert bucket.metageneration == 3
 
 
+def test_the_encryption_that_is_enforced_has_a_time(bucket: storage.Bucket) -> None:
+    bucket.encryption.customer_supplied_encryption_enforcement_config = EncryptionEnforcementConfig("FullyRestricted")
+    bucket.patch()
+    first = bucket.encryption.customer_supplied_encryption_enforcement_config
+    bucket.labels = {"a": "1"}
+    bucket.patch()
+    bucket.reload()
+
+    assert first.restriction_mode == "FullyRestricted"
+    assert first.effective_time is not None
+    assert bucket.encryption.customer_supplied_encryption_enforcement_config == first
+
+
 def test_an_update_unsets_what_it_leaves_out(region: Region, bucket: storage.Bucket) -> None:
     bucket.labels = {"a": "1"}
     bucket.versioning_enabled = True
@@ -168,6 +182,7 @@ def test_a_bucket_name_is_taken_for_everybody(region: Region, client: storage.Cl
         ({"lifecycle": {"rule": [{"action": {"type": "Explode"}, "condition": {"age": 1}}]}}, "unknown action"),
         ({"lifecycle": {"rule": [{"action": {"type": "Delete"}, "condition": {}}]}}, "at least one condition"),
         ({"labels": {"Upper": "x"}}, "Invalid label key"),
+        ({"rpo": "ASYNC_TURBO"}, "for dual-region buckets only"),
         ({"colour": "red"}, 'Unknown name "colour"'),
     ],
 )
