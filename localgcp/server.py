@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from localgcp.partial import select
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.store import creating_request_id
-from localgcp.validation import Validator
+from localgcp.validation import Validator, parsed
 
 # A create or addVersion body. Larger ones are uploads, which have paths of their own.
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -245,13 +244,7 @@ async def _body(request: Request, method: Method) -> AsyncIterator[Any]:
     if not content.strip():
         yield None
         return
-    try:
-        body = json.loads(content)
-    except ValueError as error:
-        raise InvalidArgument(
-            f"Invalid JSON payload received. {error}".replace("\n", " "), reason="parseError"
-        ) from None
-    yield body
+    yield parsed(content)
 
 
 def _version_path(document: Document) -> str:

@@ -6,6 +6,7 @@ snake_case for the names of fields (the proto names). Fields that only Google se
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,19 @@ INT_RANGES = {
     "int64": (-(2**63), 2**63 - 1),
     "uint64": (0, 2**64 - 1),
 }
+
+
+def parsed(content: bytes | bytearray) -> Any:
+    """The JSON of a request. Raises InvalidArgument, also for half a surrogate pair, which no UTF-8 can hold."""
+    try:
+        body = json.loads(content)
+        if b"\\u" in content:
+            json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(
+            f"Invalid JSON payload received. {error}".replace("\n", " "), reason="parseError"
+        ) from None
+    return body
 
 
 def camel(name: str) -> str:

@@ -1,6 +1,5 @@
 """What every HTTP face of Cloud Storage needs: who calls, which query, and answers for what is refused."""
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +15,7 @@ from localgcp.iam.principal import Principal
 from localgcp.storage import cors
 from localgcp.storage.cloud_storage import CloudStorage, of
 from localgcp.storage.ranges import RangeNotSatisfiable
-from localgcp.validation import Validator
+from localgcp.validation import Validator, parsed
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,4 @@ async def json_body(request: Request, *, max_bytes: int = 1024 * 1024) -> Any:
             raise InvalidArgument(f"Request payload size exceeds the limit: {max_bytes} bytes.")
     if not content.strip():
         return None
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise InvalidArgument(f"Invalid JSON payload received. {error}", reason="parseError") from None
+    return parsed(content)

@@ -1,11 +1,11 @@
 """Multipart bodies, read as they arrive: small parts first, then one that is passed on without being kept."""
 
-import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 from localgcp.errors import InvalidArgument
+from localgcp.validation import parsed
 
 MAX_HEAD_BYTES = 1024 * 1024
 
@@ -95,10 +95,7 @@ class RelatedReader(PartsReader):
         body = await self._until(self._delimiter)
         if headers.get("content-type", "").partition(";")[0].strip().lower() not in ("application/json", ""):
             raise _malformed("the first part must be application/json")
-        try:
-            metadata = json.loads(body or b"{}")
-        except ValueError as error:
-            raise InvalidArgument(f"Invalid JSON payload received. {error}", reason="parseError") from None
+        metadata = parsed(body or b"{}")
         if not isinstance(metadata, dict):
             raise InvalidArgument("Invalid JSON payload received. Root element must be a message.", reason="parseError")
         self.metadata = metadata

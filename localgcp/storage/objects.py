@@ -830,7 +830,10 @@ def _token(name: str, generation: int) -> str:
 def _cursor(token: str) -> tuple[str, int]:
     try:
         name, generation = json.loads(base64.urlsafe_b64decode(token))
-        return str(name), int(generation)
+        if not (isinstance(name, str) and isinstance(generation, int) and abs(generation) < 1 << 63):
+            raise ValueError(token)
+        name.encode()
+        return name, generation
     except (ValueError, TypeError):
         raise InvalidArgument(f"Invalid page token: {token}", reason="invalid", location="pageToken") from None
 

@@ -102,9 +102,12 @@ def number(values: Mapping[str, Any], name: str) -> int | None:
     if text is None or text == "":
         return None
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        raise InvalidArgument(f"Invalid long value: '{text}'.", reason="invalid", location=name) from None
+        value = None
+    if value is None or not -(2**63) <= value < 2**63:
+        raise InvalidArgument(f"Invalid long value: '{text}'.", reason="invalid", location=name)
+    return value
 
 
 def _etags(header: str | None) -> tuple[str, ...]:

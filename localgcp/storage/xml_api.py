@@ -299,6 +299,8 @@ def _list_objects(call: XmlCall) -> Response:
     query = call.query
     after = query.get("marker") or query.get("start-after")
     limit = min(number(query, "max-keys") or 1000, 1000)
+    if limit < 0:
+        raise InvalidArgument(f"Invalid value for max-keys: {limit}")
     page = call.storage.objects.page(
         call.bucket,
         prefix=query.get("prefix", ""),

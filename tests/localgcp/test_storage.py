@@ -728,6 +728,38 @@ def test_contexts_have_times_and_filter_a_list(bucket: storage.Bucket) -> None:
         found("kind = x")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/storage/v1/b/{bucket}/o/a?generation=9223372036854775808",
+        "/storage/v1/b/{bucket}/o/a?alt=media&generation=-9223372036854775809",
+        "/storage/v1/b/{bucket}/o?pageToken=WyJhIiwxZTMwMF0=",
+        "/storage/v1/b/{bucket}/o?maxResults=-1",
+        "/{bucket}/a?generation=1000000000000000000000",
+        "/{bucket}?max-keys=-1",
+    ],
+)
+def test_a_number_that_is_none_is_refused(region: Region, bucket: storage.Bucket, path: str) -> None:
+    bucket.blob("a").upload_from_string("a")
+    with region.http() as http:
+        assert http.get(path.format(bucket=bucket.name)).status_code == 400
+
+
+@pytest.mark.parametrize("body", [b'{"metadata": {"a": "\\ud800"}}', b'{"name": "\\ud800"}', b"[" * 100_000, b"{"])
+def test_json_that_is_none_is_refused(region: Region, bucket: storage.Bucket, body: bytes) -> None:
+    bucket.blob("a").upload_from_string("a")
+    form = b"--x\r\nContent-Type: application/json\r\n\r\n" + body + b"\r\n--x\r\n\r\na\r\n--x--"
+    related = {"Content-Type": "multipart/related; boundary=x"}
+    upload = f"/upload/storage/v1/b/{bucket.name}/o?name=b"
+    with region.http() as http:
+        changed = http.patch(f"/storage/v1/b/{bucket.name}/o/a", content=body)
+        started = http.post(f"{upload}&uploadType=resumable", content=body)
+        uploaded = http.post(f"{upload}&uploadType=multipart", content=form, headers=related)
+
+    refused = [answer.json()["error"]["errors"][0]["reason"] for answer in (changed, started, uploaded)]
+    assert refused == ["parseError"] * 3
+
+
 def test_fields_select_parts_of_an_answer(filled: storage.Bucket) -> None:
     first = next(iter(filled.list_blobs(fields="items(name,size),nextPageToken", max_results=1)))
 
