@@ -20,6 +20,8 @@ class Api:
     package: str = ""
     #: Legacy APIs ignore query parameters they do not know and merge a PATCH; google.rpc ones refuse and use masks.
     legacy: bool = False
+    #: Pages of every origin may call it from a browser.
+    any_origin: bool = False
     #: Fields that clients send and Google accepts although no document names them: schema -> names.
     undocumented: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -112,6 +114,7 @@ APIS = (
         name="storage",
         documents={"/storage/v1/": "storage:v1"},
         legacy=True,
+        any_origin=True,
         undocumented={"Object.retention": frozenset({"retentionExpirationTime"})},
     ),
     Api(name="storagetransfer", documents={"/storagetransfer/v1/": "storagetransfer:v1"}, operations_at="root"),

@@ -20,6 +20,7 @@ from localgcp.iam.principal import Principal
 from localgcp.partial import select
 from localgcp.region import Region
 from localgcp.service import Call, Service
+from localgcp.storage import cors
 from localgcp.store import creating_request_id
 from localgcp.validation import Validator, parsed
 
@@ -100,6 +101,11 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         faults = self._server.region.faults
+        origin = request.headers.get("origin") if self._api.any_origin else None
+        if origin is not None and request.method == "OPTIONS":
+            wanted = request.headers.get("access-control-request-headers", "")
+            await Response(headers=cors.open_to(origin, wanted))(scope, receive, send)
+            return
         try:
             await faults.before(self._api.name)
             response = await self._answer(request)
@@ -114,6 +120,7 @@ class Endpoint:
             response = JSONResponse(
                 Internal("Internal error encountered. The log of localgcp has the cause.").to_json(), status_code=500
             )
+        response.headers.update(cors.open_to(origin))
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:

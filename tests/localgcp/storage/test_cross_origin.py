@@ -55,3 +55,20 @@ def test_an_answer_names_the_origin_that_may_read_it(region: Region, shared: sto
     assert mine.headers["access-control-allow-origin"] == ORIGIN
     assert mine.headers["access-control-expose-headers"] == "Content-Type"
     assert "access-control-allow-origin" not in theirs.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/storage/v1/b/{bucket}/o/a", "/download/storage/v1/b/{bucket}/o/a?alt=media", "/storage/v1/b/nowhere-at-all"],
+)
+def test_the_json_api_is_open_to_every_origin(region: Region, bucket: storage.Bucket, path: str) -> None:
+    bucket.blob("a").upload_from_string("a")
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    with region.http() as http:
+        before = http.options(path.format(bucket=bucket.name), headers={"Origin": ORIGIN, **asked})
+        answer = http.get(path.format(bucket=bucket.name), headers={"Origin": ORIGIN})
+
+    assert before.status_code == 200
+    assert before.headers["access-control-allow-headers"] == "authorization"
+    assert "GET" in before.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
