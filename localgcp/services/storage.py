@@ -131,8 +131,8 @@ class BucketVersion:
         return int(self.bucket["metageneration"])
 
     @property
-    def etag(self) -> str:
-        return str(self.bucket["etag"])
+    def etags(self) -> tuple[str, ...]:
+        return (str(self.bucket["etag"]),)
 
 
 # Buckets

@@ -110,10 +110,8 @@ def goog_hash(found: StoredObject) -> str:
 
 
 def xml_etag(found: StoredObject) -> str:
-    """The entity tag of the XML API: the MD5, or one that is none for composite objects and those with a key."""
-    if found.md5 is None or encryption.key_of(found) is not None:
-        return f'"-{found.etag}"'
-    return f'"{found.md5.hex()}"'
+    """The entity tag of the XML API, in the quotation marks that a header has around it."""
+    return f'"{found.xml_etag}"'
 
 
 def encryption_headers(found: StoredObject) -> list[tuple[str, str]]:

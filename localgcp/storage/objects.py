@@ -107,6 +107,18 @@ class StoredObject:
         return base64.b64encode(b"\x08" + _varint(self.generation) + b"\x10" + _varint(self.metageneration)).decode()
 
     @property
+    def xml_etag(self) -> str:
+        """The XML API's: the MD5, or one that is none for composite objects and those with a customer's key."""
+        if self.md5 is None or encryption.key_of(self) is not None:
+            return f"-{self.etag}"
+        return self.md5.hex()
+
+    @property
+    def etags(self) -> tuple[str, ...]:
+        """What a client may know this version by."""
+        return (self.etag, self.xml_etag)
+
+    @property
     def path(self) -> str:
         return f"{self.bucket}/{self.name}"
 

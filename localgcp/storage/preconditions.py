@@ -21,7 +21,7 @@ class Versioned(Protocol):
     @property
     def metageneration(self) -> int: ...
     @property
-    def etag(self) -> str: ...
+    def etags(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +70,15 @@ class Preconditions:
         """
         generation = found.generation if found else 0
         metageneration = found.metageneration if found else 0
-        etag = found.etag if found else None
+        etags = {"*", *found.etags} if found else set()
         if self.generation_match not in (None, generation) or self.metageneration_match not in (None, metageneration):
             raise PreconditionFailed(MESSAGE)
-        if self.etag_match and etag not in self.etag_match and not ("*" in self.etag_match and found):
+        if self.etag_match and etags.isdisjoint(self.etag_match):
             raise PreconditionFailed(MESSAGE)
         is_same = (
             self.generation_not_match == generation
             or (found is not None and self.metageneration_not_match == metageneration)
-            or etag in self.etag_not_match
-            or ("*" in self.etag_not_match and found is not None)
+            or not etags.isdisjoint(self.etag_not_match)
         )
         if is_same:
             raise NotModified("Not Modified") if reading else PreconditionFailed(MESSAGE)

@@ -375,6 +375,24 @@ def test_the_xml_api_compares_times(region: Region, bucket: storage.Bucket) -> N
     assert statuses == {"unchanged": 304, "changed": 200, "changed already": 412, "no date": 200}
 
 
+def test_the_xml_api_compares_entity_tags(region: Region, bucket: storage.Bucket) -> None:
+    bucket.blob("a").upload_from_string("a")
+    with region.http() as http:
+        url = f"/{bucket.name}/a"
+        etag = http.get(url).headers["etag"]
+        statuses = [
+            http.get(url, headers={"If-None-Match": f'"other", {etag}'}).status_code,
+            http.get(url, headers={"If-Match": '"other"'}).status_code,
+            http.put(url, content=b"b", headers={"If-None-Match": "*"}).status_code,
+            http.put(url, content=b"b", headers={"If-Match": '"other"'}).status_code,
+            http.put(url, content=b"b", headers={"If-Match": etag}).status_code,
+            http.put(url, content=b"c", headers={"If-Match": etag}).status_code,
+        ]
+
+    assert statuses == [304, 412, 412, 412, 200, 412]
+    assert bucket.blob("a").download_as_bytes() == b"b"
+
+
 def test_metadata_may_be_in_any_language(region: Region, bucket: storage.Bucket) -> None:
     metadata = {"größe": "zwölf ☃", "two words": "x", "plain-1": "100%"}
     blob = bucket.blob("a")
