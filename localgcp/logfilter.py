@@ -6,7 +6,8 @@
     negation    = [ "NOT" | "-" ] ( "(" filter ")" | comparison | text )
     comparison  = path operator ( value | "(" value { ( "OR" | "AND" ) value } ")" )
 
-OR binds tighter than AND (Logging query language, "Boolean operators").
+OR binds tighter than AND (Logging query language, "Boolean operators"). Filters of other lists (AIP-160) are written in
+the same grammar; `filters` reads them with this parser.
 
 Functions other than `log_id` are refused, never ignored: a filter that matches too much hides what it was asked for.
 """
@@ -20,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from localgcp.errors import InvalidArgument
+from localgcp.validation import camel
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 
@@ -36,14 +38,19 @@ SEVERITIES = {
 }
 
 TOKEN = re.compile(
-    r"""\s*(?:--[^\n]*\n\s*)*(?:
+    r"""\s*(?:--[^\n]*(?:\n\s*|$))*(?:
         (?P<string>"(?:[^"\\]|\\.)*")
       | (?P<operator>!=|>=|<=|=~|!~|=|>|<|:)
       | (?P<paren>[()])
       | (?P<word>(?:[^\s()"=<>!:~]|"(?:[^"\\]|\\.)*")+)
+      | (?P<end>$)
     )""",
     re.VERBOSE,
 )
+
+#: What stands for itself after an operator: a moment, a name with a colon.
+VALUE = re.compile(r"""\s*(?P<word>[^\s()"=<>!:~][^\s()"]*)""")
+DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt]|$)")
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,14 @@ class _Token:
     position: int
 
 
-def parse(text: str) -> Filter:
-    """Raises InvalidArgument for what is no filter, or one that is not understood here."""
+def parse(text: str, *, takes_text: bool = True) -> Filter:
+    """A filter; without `takes_text` one of comparisons only, which looks for no bare word in all of a resource.
+
+    Raises InvalidArgument for what is no filter, or one that is not understood here.
+    """
     if not text.strip():
         return Filter(lambda _: True)
-    parser = _Parser(text)
+    parser = _Parser(text, takes_text=takes_text)
     predicate = parser.conjunction()
     if parser.peek() is not None:
         raise parser.unparseable()
@@ -74,8 +84,9 @@ def parse(text: str) -> Filter:
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, takes_text: bool) -> None:
         self._text = text
+        self._takes_text = takes_text
         self._tokens: list[_Token] = []
         self._at = 0
         #: Only a comparison that every match must pass may narrow the look-up.
@@ -85,14 +96,17 @@ class _Parser:
         position = 0
         stripped = text.rstrip()
         while position < len(stripped):
-            match = TOKEN.match(stripped, position)
+            follows_operator = bool(self._tokens) and self._tokens[-1].kind == "operator"
+            match = (VALUE.match(stripped, position) if follows_operator else None) or TOKEN.match(stripped, position)
             if match is None or match.lastgroup is None:
                 raise InvalidArgument(f"Unparseable filter: syntax error at column {position + 1}: {text!r}")
+            if match.lastgroup == "end":
+                break
             token = _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup))
             position = match.end()
             # `-severity=ERROR` negates, `jsonPayload.x>-5` does not.
             negates = token.kind == "word" and token.text.startswith("-") and len(token.text) > 1
-            if negates and not (self._tokens and self._tokens[-1].kind == "operator"):
+            if negates and not follows_operator:
                 self._tokens.append(_Token("minus", "-", token.position))
                 token = _Token("word", token.text[1:], token.position + 1)
             self._tokens.append(token)
@@ -169,6 +183,9 @@ class _Parser:
         if left.kind == "word" and following is not None and following.text == "(" and left.text.isidentifier():
             return self._function(left.text)
         if following is None or following.kind != "operator":
+            if not self._takes_text:
+                self._at -= 1
+                raise self.unparseable()
             wanted = _unquoted(left.text).casefold()
             return lambda entry: wanted in json.dumps(entry, ensure_ascii=False).casefold()
         operator = self._next().text
@@ -246,7 +263,7 @@ DECISIONS: dict[str, Callable[[int], bool]] = {
 def _comparator(path: tuple[str, ...], wanted: str) -> Callable[[Any], int | None]:
     """A function from a found value to its order against the wanted one; None when they cannot be compared."""
     if path == ("severity",):
-        rank = SEVERITIES.get(wanted.upper())
+        rank = int(wanted) if wanted.isdigit() else SEVERITIES.get(wanted.upper())
         if rank is None:
             known = ", ".join(SEVERITIES)
             raise InvalidArgument(f"Unparseable filter: {wanted!r} is no severity, expected one of {known}")
@@ -258,12 +275,15 @@ def _comparator(path: tuple[str, ...], wanted: str) -> Callable[[Any], int | Non
         return lambda found: None if (at := _moment(str(found))) is None else _order(at, moment)
 
     number = _number(wanted)
+    date = _moment(wanted) if DATE.match(wanted) else None
 
     def compare(found: Any) -> int | None:
         if isinstance(found, bool):
             return _order(str(found).lower(), wanted.lower())
         if number is not None and (value := _number(found)) is not None:
             return _order(value, number)
+        if date is not None and DATE.match(_text(found)) and (at := _moment(found)) is not None:
+            return _order(at, date)
         if isinstance(found, (dict, list)):
             return None
         return _order(_text(found).casefold(), wanted.casefold())
@@ -308,13 +328,20 @@ def _path(text: str) -> tuple[str, ...]:
 
 
 def _lookup(value: Any, path: tuple[str, ...]) -> list[Any]:
-    """What is found at a path. A list on the way stands for each of its elements."""
-    found = [value]
-    for name in path:
-        found = [
-            inner[name]
-            for outer in found
-            for inner in (outer if isinstance(outer, list) else [outer])
-            if isinstance(inner, Mapping) and name in inner
-        ]
-    return [inner for outer in found for inner in (outer if isinstance(outer, list) else [outer])]
+    """What is found at a path. A list on the way stands for each of its elements, `create_time` for `createTime`."""
+    inners = value if isinstance(value, list) else [value]
+    if not path:
+        return inners
+    found: list[Any] = []
+    for inner in inners:
+        if not isinstance(inner, Mapping):
+            continue
+        rest = ".".join(path)
+        if rest in inner:
+            # Labels may have dots in their names.
+            found += _lookup(inner[rest], ())
+        else:
+            name = path[0] if path[0] in inner else camel(path[0])
+            if name in inner:
+                found += _lookup(inner[name], path[1:])
+    return found

@@ -10,6 +10,7 @@ from typing import Any
 from localgcp import generic, status
 from localgcp.clock import timestamp
 from localgcp.errors import InvalidArgument
+from localgcp.filters import matches
 from localgcp.service import Call, Service
 from localgcp.store import Resource
 
@@ -48,8 +49,12 @@ def list_projects(call: Call) -> dict[str, Any]:
         if call.region.iam.allows(call.principal, "resourcemanager.projects.get", _key(row["id"]))
     ]
     found = [Resource(_key(project), _body(call, project)) for project in visible]
-    if wanted:
-        call.query["filter"] = wanted
+    # A query says `id` for the project's id and `name` for what people call it ("Searching for projects").
+    found = [
+        one
+        for one in found
+        if not wanted or matches(wanted, one | {"id": one["projectId"], "name": one["displayName"]})
+    ]
     return generic.page(call, found)
 
 

@@ -71,14 +71,28 @@ def test_fields_select_parts_of_lists_and_maps() -> None:
         ("labels.stack=au AND displayName:x", False),
         ("enabled=true", True),
         ("labels.missing:*", False),
+        ("-labels.stack=au", False),
+        ("labels.stack=us OR display_name:media", True),
+        ("(labels.stack = au) (enabled = false)", False),
+        ("labels.example.com/tier=web", True),
+        ("create_time>2026-01-01", True),
+        ("create_time<2026-01-02T06:00:00Z", False),
+        ("replicas>=3", True),
     ],
 )
 def test_a_filter_compares_fields(expression: str, found: bool) -> None:
-    resource = {"displayName": "au media", "labels": {"stack": "au"}, "enabled": True}
+    resource = {
+        "displayName": "au media",
+        "labels": {"stack": "au", "example.com/tier": "web"},
+        "enabled": True,
+        "createTime": "2026-01-02T07:00:00.5Z",
+        "replicas": 3,
+    }
 
     assert matches(expression, resource) is found
 
 
-def test_a_filter_that_cannot_be_evaluated_is_refused_and_not_ignored() -> None:
+@pytest.mark.parametrize("expression", ["createTime > 2026 OR x", "name eq web.*", "name=starts_with(web)", "a=b AND"])
+def test_a_filter_that_cannot_be_evaluated_is_refused_and_not_ignored(expression: str) -> None:
     with pytest.raises(InvalidArgument, match="beyond what localgcp evaluates"):
-        matches("createTime > 2026 OR x", {})
+        matches(expression, {})
