@@ -62,8 +62,15 @@ def get(call: Call) -> Any:
 
 
 def list_(call: Call) -> dict[str, Any]:
-    resources = call.store.list(call.key, collection_segment(call))
-    return page(call, resources)
+    return page(call, listed(call))
+
+
+def listed(call: Call) -> list[Resource]:
+    """The collection that the path names, oldest first; `-` in the parent's name stands for every resource there."""
+    collection = collection_segment(call)
+    if "-" not in call.key.split("/"):
+        return call.store.list(call.key, collection)
+    return call.store.list_across(call.key, collection)
 
 
 def update(call: Call) -> Any:
@@ -99,7 +106,7 @@ def delete(call: Call) -> Any:
         if not call.query.get("validateOnly"):
             call.store.delete(current.key)
     if call.method.response_schema and "Operation" in call.method.response_schema:
-        return call.operation(target=current.key, kind="delete", response=_deleted_response(call, current))
+        return call.operation(target=current.key, kind="delete")
     return {}
 
 
@@ -278,14 +285,6 @@ def _changed(call: Call, resource: Resource) -> Any:
     if call.method.response_schema and "Operation" in call.method.response_schema:
         return call.operation(target=resource.key, response={"@type": message_type(call), **resource})
     return resource
-
-
-def _deleted_response(call: Call, resource: Resource) -> dict[str, Any] | None:
-    """Cloud Run answers a deletion with what it deleted; the others with nothing."""
-    if call.service.api.name != "run":
-        return None
-    get_method = call.method.document.methods[call.method.id.rpartition(".")[0] + ".get"]
-    return {"@type": message_type(call, get_method.response_schema), **resource}
 
 
 def _policy_target(call: Call) -> None:

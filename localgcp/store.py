@@ -9,6 +9,7 @@ has tables of its own, declared by the service through `Store.define`.
 
 import contextvars
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,8 +163,17 @@ class Store:
         )
         return [Resource(row["key"], json.loads(row["body"])) for row in rows]
 
+    def list_across(self, parent_pattern: str, collection: str) -> Resources:
+        """The same of every parent that the pattern stands for, which has `-` where any name may be."""
+        words = parent_pattern.split("/")
+        before = "/".join(words[: words.index("-")]) + "/"
+        pattern = re.compile(
+            "/".join("[^/]+" if word == "-" else re.escape(word) for word in [*words, collection, "-"])
+        )
+        return [resource for resource in self.scan(before) if pattern.fullmatch(resource.key)]
+
     def scan(self, prefix: str) -> Resources:
-        """Every resource whose key begins with `prefix`, oldest first. For recovery at start, not for requests."""
+        """Every resource whose key begins with `prefix`, oldest first. Reads them all: for recovery and rare lists."""
         rows = self.rows(
             "SELECT key, body FROM resources WHERE key >= ? AND key < ? ORDER BY seq", (prefix, prefix + "\U0010ffff")
         )

@@ -27,6 +27,8 @@ EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
 SCHEMA = "CREATE TABLE IF NOT EXISTS run_executions (key TEXT PRIMARY KEY, operation TEXT NOT NULL);"
 #: Fields of a job that its executions write.
 JOB_FIELDS = ("executionCount", "latestCreatedExecution")
+#: What is true of an execution, beside whether it has `Completed`, once its tasks may run.
+STARTED = ("ResourcesAvailable", "Started", "ContainerReady")
 #: `parallelism: 0` means as many as possible; more than this at once helps nobody on one machine.
 MAX_PARALLEL_TASKS = 10
 
@@ -48,7 +50,9 @@ async def close_runner(region: "Region") -> None:
     await _runners[region].close()
 
 
-def new_execution(region: "Region", job: Resource, overrides: Mapping[str, Any], email: str | None) -> Resource:
+def new_execution(
+    region: "Region", job: Resource, overrides: Mapping[str, Any], email: str | None, *, suffix: str = ""
+) -> Resource:
     """The execution that a run of the job makes, with what the run overrides; not stored yet."""
     template = job["template"]
     task = dict(template["template"])
@@ -67,7 +71,7 @@ def new_execution(region: "Region", job: Resource, overrides: Mapping[str, Any],
         task["timeout"] = overrides["timeout"]
     count = overrides.get("taskCount") or template["taskCount"]
     name = job.key.rpartition("/")[2]
-    suffix = "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+    suffix = suffix or "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
     key = f"{job.key}/executions/{name}-{suffix}"
     now = timestamp(region.clock.now())
     body = {
@@ -115,6 +119,13 @@ def begin(region: "Region", job: Resource, execution: Resource) -> dict[str, Any
         region.store.put(f"run/{operation_name}", operation)
     _runners[region].begin(execution.key)
     return operation
+
+
+def wait(region: "Region", key: str) -> str | None:
+    """From a worker thread: the error of the execution, when it has ended; None when it succeeded."""
+    _runners[region].wait(key)
+    completed = region.store.get(key)["conditions"][0]
+    return None if completed["state"] == "CONDITION_SUCCEEDED" else str(completed.get("message", ""))
 
 
 def cancel(region: "Region", key: str) -> None:
@@ -173,6 +184,9 @@ class _Runner:
     def cancel(self, key: str) -> None:
         asyncio.run_coroutine_threadsafe(self._cancel(key), self._loop).result()
 
+    def wait(self, key: str) -> None:
+        asyncio.run_coroutine_threadsafe(self._wait(key), self._loop).result()
+
     def running_below(self, key: str) -> list[str]:
         return [execution for execution in list(self._running) if execution == key or execution.startswith(f"{key}/")]
 
@@ -186,6 +200,11 @@ class _Runner:
     async def _spawn(self, key: str) -> None:
         self._running[key] = asyncio.create_task(self._run(key))
 
+    async def _wait(self, key: str) -> None:
+        task = self._running.get(key)
+        if task is not None:
+            await asyncio.wait({task})
+
     async def _cancel(self, key: str) -> None:
         task = self._running.get(key)
         if task is None:
@@ -197,11 +216,13 @@ class _Runner:
     async def _run(self, key: str) -> None:
         region = self._region
         execution = await region.run_in_thread(region.store.get, key)
-        places = asyncio.Semaphore(execution["parallelism"])
         error: str | None = None
         is_closing = False
         try:
-            started = {"startTime": timestamp(region.clock.now()), "runningCount": 0}
+            places = asyncio.Semaphore(execution["parallelism"])
+            now = timestamp(region.clock.now())
+            conditions = [*execution["conditions"], *(resources.condition(kind, now) for kind in STARTED)]
+            started = {"startTime": now, "runningCount": 0, "conditions": conditions}
             await region.run_in_thread(_update, region, key, started)
             tasks = await region.run_in_thread(region.store.list, key, "tasks")
             failures = await asyncio.gather(*(self._run_task(execution, task, places) for task in tasks))
@@ -391,7 +412,10 @@ def _complete(region: "Region", key: str, error: str | None) -> None:
             "updateTime": now,
             "reconciling": False,
             "runningCount": 0,
-            "conditions": [_completed(now, error, is_cancelled=bool(execution.get("cancelledCount")))],
+            "conditions": [
+                _completed(now, error, is_cancelled=bool(execution.get("cancelledCount"))),
+                *execution["conditions"][1:],
+            ],
         }
         region.store.put(key, execution)
         job_key = key.rpartition("/executions/")[0]

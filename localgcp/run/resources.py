@@ -26,7 +26,13 @@ DEFAULT_TASK_RETRIES = 3
 MAX_TIMEOUT_SECONDS = 3600
 MAX_TASK_TIMEOUT_SECONDS = 7 * 24 * 3600
 MAX_CONCURRENCY = 1000
-MAX_PARALLELISM = 10_000
+#: "Set maximum retries" of jobs: any integer from 0 to 10.
+MAX_TASK_RETRIES = 10
+MAX_TASK_COUNT = 10_000
+RESERVED_VARIABLES = frozenset(
+    {"PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION", "CLOUD_RUN_JOB", "CLOUD_RUN_EXECUTION"}
+    | {f"CLOUD_RUN_TASK_{name}" for name in ("INDEX", "COUNT", "ATTEMPT")}
+)
 LATEST = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
 REVISION = "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,47}[a-z0-9])?")
@@ -95,10 +101,14 @@ def job_body(region: "Region", project: str, body: Mapping[str, Any]) -> dict[st
     task.setdefault("timeout", DEFAULT_TASK_TIMEOUT)
     task.setdefault("executionEnvironment", "EXECUTION_ENVIRONMENT_GEN2")
     task.setdefault("serviceAccount", default_account(region, project))
-    if template["taskCount"] < 1:
-        raise InvalidArgument(f"template.task_count must be at least 1, got {template['taskCount']}")
-    if not 0 < seconds(task["timeout"]) <= MAX_TASK_TIMEOUT_SECONDS:
-        raise InvalidArgument(f"template.template.timeout must be at most 604800s, got {task['timeout']}")
+    _check_task_count("template.task_count", template["taskCount"])
+    _check_task_timeout("template.template.timeout", task["timeout"])
+    if not 0 <= template.get("parallelism", 0) <= MAX_TASK_COUNT:
+        raise InvalidArgument(f"template.parallelism must be 0 to {MAX_TASK_COUNT}, got {template['parallelism']}")
+    if not 0 <= task["maxRetries"] <= MAX_TASK_RETRIES:
+        raise InvalidArgument(
+            f"template.template.max_retries must be 0 to {MAX_TASK_RETRIES}, got {task['maxRetries']}"
+        )
     container = _one_container(task)
     _resources(container, {})
     for kind in ("startupProbe", "livenessProbe"):
@@ -106,6 +116,22 @@ def job_body(region: "Region", project: str, body: Mapping[str, Any]) -> dict[st
             raise InvalidArgument(f"template.template.containers[0]: a job's container has no {kind}")
     _volumes(task)
     return result
+
+
+def check_overrides(overrides: Mapping[str, Any], template: Mapping[str, Any]) -> None:
+    """What a run may override of the job's template. Raises InvalidArgument."""
+    containers = template["template"]["containers"]
+    for override in overrides.get("containerOverrides") or ():
+        name = override.get("name")
+        if name and name not in [container.get("name") for container in containers]:
+            raise InvalidArgument(f"overrides.container_overrides: the job has no container named {name!r}")
+        if override.get("clearArgs") and override.get("args"):
+            raise InvalidArgument("overrides.container_overrides: args must not be set together with clear_args")
+        _check_environment("overrides.container_overrides", override.get("env") or ())
+    if overrides.get("taskCount"):
+        _check_task_count("overrides.task_count", overrides["taskCount"])
+    if overrides.get("timeout"):
+        _check_task_timeout("overrides.timeout", overrides["timeout"])
 
 
 def default_account(region: "Region", project: str) -> str:
@@ -201,15 +227,29 @@ def _one_container(template: dict[str, Any]) -> dict[str, Any]:
     container: dict[str, Any] = containers[0]
     if not container.get("image"):
         raise InvalidArgument("template.containers[0].image: an image must be specified", location="image")
-    for item in container.get("env", ()):
+    _check_environment("template.containers[0]", container.get("env", ()))
+    return container
+
+
+def _check_environment(where: str, variables: Sequence[Mapping[str, Any]]) -> None:
+    for item in variables:
         if not item.get("name"):
-            raise InvalidArgument("template.containers[0].env: a variable must have a name")
-        if item["name"] in ("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION"):
+            raise InvalidArgument(f"{where}.env: a variable must have a name")
+        if item["name"] in RESERVED_VARIABLES:
             raise InvalidArgument(
-                f"template.containers[0].env: The following reserved env names were provided: {item['name']}."
+                f"{where}.env: The following reserved env names were provided: {item['name']}."
                 " These values are automatically set by the system."
             )
-    return container
+
+
+def _check_task_count(field: str, count: int) -> None:
+    if not 1 <= count <= MAX_TASK_COUNT:
+        raise InvalidArgument(f"{field} must be 1 to {MAX_TASK_COUNT}, got {count}")
+
+
+def _check_task_timeout(field: str, timeout: str) -> None:
+    if not 0 < seconds(timeout) <= MAX_TASK_TIMEOUT_SECONDS:
+        raise InvalidArgument(f"{field} must be more than 0s and at most {MAX_TASK_TIMEOUT_SECONDS}s, got {timeout}")
 
 
 def _resources(container: dict[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from localgcp.clock import timestamp
 from localgcp.errors import Aborted, ApiError, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from localgcp.fieldmask import apply_mask, parse_mask
-from localgcp.generic import existing, message_type, resource_schema
+from localgcp.generic import existing, listed, page, resource_schema
 from localgcp.iam.acting import may_act_as
 from localgcp.region import Region
 from localgcp.run import jobs, resources
@@ -21,6 +21,7 @@ from localgcp.store import Resource
 from localgcp.validation import without_nulls
 
 SERVICE_TYPE = "type.googleapis.com/google.cloud.run.v2.Service"
+JOB_TYPE = "type.googleapis.com/google.cloud.run.v2.Job"
 REVISION_TYPE = "type.googleapis.com/google.cloud.run.v2.Revision"
 #: Fields of a service that only the server writes.
 SERVER_FIELDS = (
@@ -115,12 +116,7 @@ def _change_service(call: Call, current: Resource) -> tuple[Resource, Resource |
     """The service as asked for, stored, with its new revision if the template changed."""
     region = call.region
     _, _, project, *_ = current.key.split("/")
-    etag = call.body.get("etag")
-    if etag and etag != current["etag"]:
-        raise Aborted(
-            f"Conflict for resource '{call.named}': the etag {etag} is not the current one, {current['etag']}."
-            " It was changed since it was read; read it again."
-        )
+    _check_etag(call, current, call.body.get("etag"))
     mask = call.query.get("updateMask")
     given = _own_fields(call.body)
     if mask and mask != "*":
@@ -162,11 +158,9 @@ def _change_service(call: Call, current: Resource) -> tuple[Resource, Resource |
 @service.method("projects.locations.services.delete")
 def delete_service(call: Call) -> dict[str, Any]:
     current = existing(call)
+    _check_etag(call, current, call.query.get("etag"))
     if call.query.get("validateOnly"):
         return call.operation(target=current.key, kind="DELETE", response={"@type": SERVICE_TYPE, **current})
-    etag = call.query.get("etag")
-    if etag and etag != current["etag"]:
-        raise Aborted(f"Conflict for resource '{call.named}': the etag {etag} is not the current one")
     call.store.delete(current.key)
     runtime = runtime_of(call.region)
 
@@ -178,10 +172,17 @@ def delete_service(call: Call) -> dict[str, Any]:
     return call.operation(work, target=current.key, kind="DELETE")
 
 
+@service.method("projects.locations.services.revisions.list", "projects.locations.jobs.executions.list")
+def list_newest_first(call: Call) -> dict[str, Any]:
+    """Revisions and executions are "sorted by creation time, descending" (their methods in the reference)."""
+    return page(call, listed(call)[::-1])
+
+
 @service.method("projects.locations.services.revisions.delete")
 def delete_revision(call: Call) -> dict[str, Any]:
     with call.store.transaction():
         revision = existing(call)
+        _check_etag(call, revision, call.query.get("etag"))
         parent = call.store.get(call.key.rpartition("/revisions/")[0])
         name = revision.key.rpartition("/")[2]
         latest = parent.get("latestCreatedRevision", "").rpartition("/")[2]
@@ -190,9 +191,12 @@ def delete_revision(call: Call) -> dict[str, Any]:
             raise FailedPrecondition(
                 f"Revision {name} cannot be deleted: it is the latest created one or it serves traffic."
             )
-        call.store.delete(revision.key)
-    runtime = runtime_of(call.region)
-    runtime.wait(runtime.remove_revision(revision.key))
+        if not call.query.get("validateOnly"):
+            call.store.delete(revision.key)
+            revision["deleteTime"] = timestamp(call.region.clock.now())
+    if "deleteTime" in revision:
+        runtime = runtime_of(call.region)
+        runtime.wait(runtime.remove_revision(revision.key))
     return call.operation(target=revision.key, kind="DELETE", response={"@type": REVISION_TYPE, **revision})
 
 
@@ -293,6 +297,14 @@ def _new_revision(call: Call, parent: Resource) -> Resource:
     return call.store.create(key, body)
 
 
+def _check_etag(call: Call, current: Mapping[str, Any], etag: str | None) -> None:
+    if etag and etag != current["etag"]:
+        raise Aborted(
+            f"Conflict for resource '{call.named}': the etag {etag} is not the current one, {current['etag']}."
+            " It was changed since it was read; read it again."
+        )
+
+
 def _own_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in without_nulls(dict(body)).items() if field not in SERVER_FIELDS}
 
@@ -337,9 +349,8 @@ def _create_job(call: Call, key: str) -> dict[str, Any]:
         "executionCount": 0,
         **_job_ready(now, "1"),
     }
-    if not call.query.get("validateOnly"):
-        body = call.store.create(key, body)
-    return call.operation(target=key, kind="CREATE", response={"@type": message_type(call), **body})
+    job = Resource(key, body) if call.query.get("validateOnly") else call.store.create(key, body)
+    return _job_operation(call, job, "CREATE")
 
 
 @service.method("projects.locations.jobs.patch")
@@ -352,9 +363,7 @@ def patch_job(call: Call) -> dict[str, Any]:
         return _create_job(call, call.key)
     with call.store.transaction():
         current = existing(call)
-        etag = call.body.get("etag")
-        if etag and etag != current["etag"]:
-            raise Aborted(f"Conflict for resource '{call.named}': the etag {etag} is not the current one")
+        _check_etag(call, current, call.body.get("etag"))
         body = resources.job_body(call.region, call.project, _job_fields(call.body))
         _check_account(call, body["template"]["template"]["serviceAccount"])
         now = timestamp(call.region.clock.now())
@@ -364,15 +373,35 @@ def patch_job(call: Call) -> dict[str, Any]:
         body |= _job_ready(now, generation)
         if not call.query.get("validateOnly"):
             call.store.put(call.key, body)
-    return call.operation(target=call.key, kind="UPDATE", response={"@type": message_type(call), **body})
+    return _job_operation(call, Resource(call.key, body), "UPDATE")
+
+
+def _job_operation(call: Call, job: Resource, kind: str) -> dict[str, Any]:
+    """The operation of a create or an update. A token in the job makes an execution of that name, once."""
+    token = job.get("startExecutionToken") or job.get("runExecutionToken")
+    execution_key = f"{job.key}/executions/{job.key.rpartition('/')[2]}-{token}"
+    if not token or call.query.get("validateOnly") or call.store.exists(execution_key):
+        return call.operation(target=job.key, kind=kind, response={"@type": JOB_TYPE, **job})
+    jobs.begin(call.region, job, jobs.new_execution(call.region, job, {}, call.principal.email, suffix=token))
+
+    def work() -> dict[str, Any]:
+        if "runExecutionToken" in job:
+            error = jobs.wait(call.region, execution_key)
+            if error is not None:
+                raise jobs.ExecutionFailed(error)
+        return {"@type": JOB_TYPE, **call.store.get(job.key)}
+
+    return call.operation(work, target=job.key, kind=kind)
 
 
 @service.method("projects.locations.jobs.run")
 def run_job(call: Call) -> dict[str, Any]:
     job = existing(call)
+    _check_etag(call, job, call.body.get("etag"))
     overrides = call.body.get("overrides") or {}
     if overrides:
         call.check("run.jobs.runWithOverrides")
+        resources.check_overrides(overrides, job["template"])
     execution = jobs.new_execution(call.region, job, without_nulls(overrides), call.principal.email)
     if call.body.get("validateOnly"):
         return call.operation(target=execution.key, response={"@type": jobs.EXECUTION_TYPE, **execution})
@@ -382,8 +411,11 @@ def run_job(call: Call) -> dict[str, Any]:
 @service.method("projects.locations.jobs.executions.cancel")
 def cancel_execution(call: Call) -> dict[str, Any]:
     execution = existing(call)
+    _check_etag(call, execution, call.body.get("etag"))
     if "completionTime" in execution:
         raise FailedPrecondition(f"Execution {execution.key.rpartition('/')[2]} has already completed.")
+    if call.body.get("validateOnly"):
+        return call.operation(target=execution.key, kind="CANCEL", response={"@type": jobs.EXECUTION_TYPE, **execution})
     jobs.cancel(call.region, execution.key)
     response = {"@type": jobs.EXECUTION_TYPE, **call.store.get(execution.key)}
     return call.operation(target=execution.key, kind="CANCEL", response=response)
@@ -394,8 +426,13 @@ def delete_job(call: Call) -> Any:
     current = existing(call)
     if "/executions/" in call.key and "completionTime" not in current:
         raise FailedPrecondition(f"Execution {current.key.rpartition('/')[2]} is still running: cancel it first.")
-    jobs.cancel_below(call.region, current.key)
-    return call.proceed()
+    _check_etag(call, current, call.query.get("etag"))
+    if not call.query.get("validateOnly"):
+        jobs.cancel_below(call.region, current.key)
+        call.store.delete(current.key)
+        current["deleteTime"] = timestamp(call.region.clock.now())
+    response_type = jobs.EXECUTION_TYPE if "/executions/" in current.key else JOB_TYPE
+    return call.operation(target=current.key, kind="DELETE", response={"@type": response_type, **current})
 
 
 def _job_fields(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import BadRequest, Conflict, GoogleAPICallError, NotFound
 from google.cloud import run_v2, tasks_v2
 from google.protobuf import duration_pb2
 
@@ -44,7 +44,8 @@ def test_an_execution_runs_its_tasks_each_with_its_index(region: Region, parent:
 
     assert error is None
     assert (execution.task_count, execution.succeeded_count, execution.failed_count) == (3, 3, 0)
-    assert execution.conditions[0].state == SUCCEEDED
+    kinds = ("Completed", "ResourcesAvailable", "Started", "ContainerReady")
+    assert [(found.type_, found.state) for found in execution.conditions] == [(kind, SUCCEEDED) for kind in kinds]
     tasks = list(region.client(run_v2.TasksClient).list_tasks(parent=execution.name))
     assert sorted(task.index for task in tasks) == [0, 1, 2]
     assert {task.last_attempt_result.exit_code for task in tasks} == {0}
@@ -92,6 +93,81 @@ def test_a_run_may_override_arguments_environment_and_tasks(
     assert error is None
     assert (execution.task_count, execution.succeeded_count) == (2, 2)
     wait_for(lambda: len(entries(region, project, 'textPayload="colour blue"')) == 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"task_count": -1}, r"overrides\.task_count must be 1 to 10000, got -1"),
+        ({"timeout": duration_pb2.Duration(seconds=700_000)}, r"overrides\.timeout must be more than 0s and at most"),
+        ({"container_overrides": [{"name": "sidecar", "args": ["x"]}]}, "the job has no container named 'sidecar'"),
+        ({"container_overrides": [{"env": [{"name": "CLOUD_RUN_JOB", "value": "x"}]}]}, "reserved env names"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused(
+    region: Region, parent: str, image: str, overrides: dict[str, Any], message: str
+) -> None:
+    job = create_job(region, parent, image, "pass", {"max_retries": 0})
+
+    with pytest.raises(BadRequest, match=message):
+        region.client(run_v2.JobsClient).run_job(request=run_v2.RunJobRequest(name=job.name, overrides=overrides))
+
+    assert list(region.client(run_v2.ExecutionsClient).list_executions(parent=job.name)) == []
+
+
+def test_a_run_of_a_job_that_was_changed_since_it_was_read_is_refused(region: Region, parent: str, image: str) -> None:
+    read = create_job(region, parent, image, "pass", {"max_retries": 0})
+    jobs = region.client(run_v2.JobsClient)
+    jobs.update_job(job=run_v2.Job(name=read.name, template=read.template)).result(timeout=30)
+
+    with pytest.raises(Conflict, match=r"the etag .* is not the current one"):
+        jobs.run_job(request=run_v2.RunJobRequest(name=read.name, etag=read.etag))
+
+
+@pytest.mark.parametrize("field", ["start_execution_token", "run_execution_token"])
+def test_a_token_in_a_job_makes_one_execution_of_that_name(region: Region, parent: str, image: str, field: str) -> None:
+    template = {"template": {"containers": [{"image": image, "command": ["python", "-c"], "args": ["pass"]}]}}
+    jobs = region.client(run_v2.JobsClient)
+
+    created = jobs.create_job(parent=parent, job=run_v2.Job(template=template, **{field: "v1"}), job_id="work").result()
+    jobs.update_job(job=created).result(timeout=30)
+
+    assert created.latest_created_execution.name == "work-v1"
+    executions = list(region.client(run_v2.ExecutionsClient).list_executions(parent=created.name))
+    assert [execution.name for execution in executions] == [f"{created.name}/executions/work-v1"]
+    if field == "run_execution_token":
+        assert created.latest_created_execution.completion_status.name == "EXECUTION_SUCCEEDED"
+
+
+def test_a_job_that_is_to_run_fails_with_its_execution(region: Region, parent: str, image: str) -> None:
+    task = {"containers": [{"image": image, "command": ["python", "-c"], "args": ["exit(1)"]}], "max_retries": 0}
+    job = run_v2.Job(template={"template": task}, run_execution_token="v1")
+
+    with pytest.raises(GoogleAPICallError, match="The container exited with an error"):
+        region.client(run_v2.JobsClient).create_job(parent=parent, job=job, job_id="work").result(timeout=30)
+
+
+def test_executions_and_tasks_of_every_job_are_listed_under_a_dash(region: Region, parent: str, image: str) -> None:
+    job = create_job(region, parent, image, "pass", {"max_retries": 0})
+    names = [run_to_its_end(region, job.name)[0].name for _ in range(2)]
+    executions, tasks = region.client(run_v2.ExecutionsClient), region.client(run_v2.TasksClient)
+
+    assert [found.name for found in executions.list_executions(parent=f"{parent}/jobs/-")] == names[::-1]
+    listed = tasks.list_tasks(parent=f"{parent}/jobs/-/executions/-")
+    assert [found.execution for found in listed] == [name.rpartition("/")[2] for name in names]
+
+
+def test_a_deleted_job_says_when_it_was_deleted(region: Region, parent: str, image: str) -> None:
+    job = create_job(region, parent, image, "pass", {"max_retries": 0})
+    jobs = region.client(run_v2.JobsClient)
+
+    checked = jobs.delete_job(request=run_v2.DeleteJobRequest(name=job.name, validate_only=True)).result(timeout=30)
+    deleted = jobs.delete_job(name=job.name).result(timeout=30)
+
+    assert (checked.name, checked.delete_time) == (job.name, None)
+    assert deleted.delete_time is not None
+    with pytest.raises(NotFound):
+        jobs.get_job(name=job.name)
 
 
 def test_a_task_that_takes_too_long_is_ended(region: Region, parent: str, image: str) -> None:
