@@ -265,6 +265,9 @@ class Iam:
 def denied(principal: Principal, permission: str, key: str) -> ApiError:
     """The refusal, as the API that owns the resource words it."""
     api, _, name = key.partition("/")
+    if api == "cloudresourcemanager" and not permission.startswith("resourcemanager."):
+        # Of what belongs to a project and is no resource of its own (log entries, zones), its own API speaks.
+        api = permission.partition(".")[0]
     details = [
         {
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
@@ -287,7 +290,7 @@ def denied(principal: Principal, permission: str, key: str) -> ApiError:
             message = f"Permission '{permission}' denied for resource '{name}' (or it may not exist)."
         case "run":
             message = f"Permission '{permission}' denied on resource '{name}' (or resource may not exist)."
-        case "iam" | "iamcredentials":
+        case "iam" | "iamcredentials" | "logging":
             message = f"Permission '{permission}' denied on resource (or it may not exist)."
             details[0]["domain"] = "iam.googleapis.com"
         case "cloudtasks" | "cloudscheduler":
@@ -296,6 +299,8 @@ def denied(principal: Principal, permission: str, key: str) -> ApiError:
                 f'"{name}" (or the resource may not exist).'
             )
         case "compute":
+            # A list is refused for the project, whatever the path of the collection.
+            name = re.sub(r"/(global|regions/[^/]+|zones/[^/]+)$", "", name)
             return PermissionDenied(f"Required '{permission}' permission for '{name}'", reason="forbidden")
         case "sqladmin":
             resource = "/".join(name.split("/")[2:]) or name

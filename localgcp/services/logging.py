@@ -7,13 +7,13 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from localgcp import logfilter
+from localgcp import generic, logfilter
 from localgcp.clock import timestamp
 from localgcp.errors import ApiError, InvalidArgument, NotFound, PermissionDenied
 from localgcp.generic import existing, message_type
@@ -57,9 +57,10 @@ def write(call: Call) -> dict[str, Any]:
         name = entry.get("logName") or call.body.get("logName", "")
         project, log_id = _log_name(call.region, name)
         call.check("logging.logEntries.create", f"cloudresourcemanager/projects/{project}")
+        resource = entry.get("resource") or call.body.get("resource") or {"type": "global"}
         complete = {
             **entry,
-            "resource": entry.get("resource") or call.body.get("resource") or {"type": "global"},
+            "resource": {**resource, "labels": {"project_id": project, **(resource.get("labels") or {})}},
             "labels": {**call.body.get("labels", {}), **entry.get("labels", {})},
         }
         if not complete["labels"]:
@@ -114,7 +115,7 @@ def list_logs(call: Call) -> dict[str, Any]:
 @service.method("projects.logs.delete")
 def delete_log(call: Call) -> dict[str, Any]:
     project, log_id = _log_name(call.region, call.named)
-    if not call.region.logs.delete_log(project, log_id):
+    if not call.region.logs.delete_log(project, f"projects/{project}/logs/{quote(log_id, safe='')}"):
         raise NotFound(f"Log {log_id} does not exist")
     return {}
 
@@ -122,6 +123,14 @@ def delete_log(call: Call) -> dict[str, Any]:
 @service.method("projects.locations.buckets.get")
 def get_bucket(call: Call) -> Resource:
     return _bucket(call)
+
+
+@service.method("projects.locations.buckets.list")
+def list_buckets(call: Call) -> dict[str, Any]:
+    if call.location in ("global", "-"):
+        for identifier in BUILT_IN_BUCKETS:
+            _built_in_bucket(call, f"logging/projects/{call.project}/locations/global/buckets/{identifier}")
+    return generic.page(call, generic.listed(call))
 
 
 @service.method("projects.locations.buckets.patch")
@@ -253,20 +262,25 @@ def _position(token: str | None) -> tuple[str, int] | None:
 
 
 def _bucket(call: Call) -> Resource:
-    identifier = call.named.rpartition("/")[2]
-    if identifier in BUILT_IN_BUCKETS and call.location == "global" and call.store.find(call.key) is None:
-        now = timestamp(call.region.clock.now())
-        return call.store.put(
-            call.key,
+    if call.location == "global" and call.named.rpartition("/")[2] in BUILT_IN_BUCKETS:
+        return _built_in_bucket(call, call.key)
+    return existing(call)
+
+
+def _built_in_bucket(call: Call, key: str) -> Resource:
+    """A bucket that every project has, stored when it is first asked for."""
+    now = timestamp(call.region.clock.now())
+    with call.store.transaction():
+        return call.store.find(key) or call.store.create(
+            key,
             {
-                "name": call.named,
+                "name": key.partition("/")[2],
                 "createTime": now,
                 "updateTime": now,
-                "retentionDays": BUILT_IN_BUCKETS[identifier],
+                "retentionDays": BUILT_IN_BUCKETS[key.rpartition("/")[2]],
                 "lifecycleState": "ACTIVE",
             },
         )
-    return existing(call)
 
 
 def _named_in_body(call: Call) -> str:

@@ -46,6 +46,11 @@ ENTRY: dict[str, Any] = {
         ('timestamp>="2026-01-01T00:00:05Z" AND timestamp<"2026-01-01T00:00:06Z"', True),
         ('timestamp>="2026-01-01T00:00:06Z" OR httpRequest.status=503', True),
         ("dead_letter", True),
+        ("timestamp>=2026-01-01T00:00:05Z", True),
+        ("severity>=400", True),
+        ('log_name="projects/p/logs/run.googleapis.com%2Fstdout" AND http_request.status=503', True),
+        ("severity=ERROR -- a comment", True),
+        ("severity=INFO -- a comment\nOR severity=ERROR", True),
         # OR binds tighter than AND.
         ("severity=ERROR OR severity=INFO AND resource.type=other", False),
     ],
@@ -84,6 +89,31 @@ def test_only_who_may_read_a_projects_entries_gets_them(region: Region, project:
 
     with pytest.raises(HttpError, match=r"logging\.logEntries\.list"):
         listed(region, project, credentials=region.credentials(account.email))
+
+
+def test_a_log_is_deleted_with_its_entries_and_no_other(region: Region, project: str) -> None:
+    write = region.api("logging", "v2").entries().write
+    for name in ("mine", "run.googleapis.com%2Fstdout"):
+        write(body={"entries": [{"logName": f"projects/{project}/logs/{name}", "textPayload": name}]}).execute()
+    logs = region.api("logging", "v2").projects().logs()
+
+    logs.delete(logName=f"projects/{project}/logs/mine").execute()
+
+    assert [entry["textPayload"] for entry in listed(region, project)["entries"]] == ["run.googleapis.com%2Fstdout"]
+    assert logs.list(parent=f"projects/{project}").execute()["logNames"] == [
+        f"projects/{project}/logs/run.googleapis.com%2Fstdout"
+    ]
+
+
+def test_every_project_has_the_two_buckets_of_its_logs(region: Region, project: str) -> None:
+    buckets = region.api("logging", "v2").projects().locations().buckets()
+
+    found = buckets.list(parent=f"projects/{project}/locations/-").execute()["buckets"]
+
+    assert {bucket["name"]: bucket["retentionDays"] for bucket in found} == {
+        f"projects/{project}/locations/global/buckets/_Default": 30,
+        f"projects/{project}/locations/global/buckets/_Required": 400,
+    }
 
 
 def test_a_follower_gets_what_is_written_after_it_came(region: Region, project: str) -> None:
