@@ -2,6 +2,9 @@
 
 Every API is served under `/<name>/` by the methods and schemas of Google's discovery documents, which ship inside
 `google-api-python-client`. What a line leaves without behaviour is stored, validated and answered by `generic`.
+
+Clients of Compute and of DNS repeat the API's name in their paths, and the provider's variables hold it already: both
+forms are served, so that `<address>/<name>` is an endpoint for every client.
 """
 
 from dataclasses import dataclass, field
@@ -76,7 +79,11 @@ APIS = (
             "TargetHttpsProxiesSetQuicOverrideRequest": frozenset({"serverTlsPolicy"}),
         },
     ),
-    Api(name="dns", documents={"/dns/v1/": "dns:v1", "/dns/v1beta2/": "dns:v1beta2"}, legacy=True),
+    Api(
+        name="dns",
+        documents={"/dns/v1/": "dns:v1", "/dns/v1beta2/": "dns:v1beta2", "/dns/dns/v1/": "dns:v1"},
+        legacy=True,
+    ),
     Api(name="iam", documents={"/iam/v1/": "iam:v1"}, operations_at="root"),
     Api(name="iamcredentials", documents={"/iamcredentials/v1/": "iamcredentials:v1"}),
     Api(name="logging", package="google.logging.v2", documents={"/logging/v2/": "logging:v2"}),

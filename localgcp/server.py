@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +28,8 @@ from localgcp.validation import Validator, parsed
 # A create or addVersion body. Larger ones are uploads, which have paths of their own.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+#: A path of an API in a version that is not served, and no object of Cloud Storage's XML API.
+API_PATH = re.compile(rf"/(?:{'|'.join(api.name for api in APIS)})/(?:\w+/)?v\d+\w*/")
 log = logging.getLogger(__name__)
 
 
@@ -67,6 +70,8 @@ class Server:
         for prefix, api, document in self._prefixes:
             if raw_path.startswith(prefix):
                 return Endpoint(self, api, document, raw_path[len(prefix) :])
+        if API_PATH.match(path):
+            return _not_found
         return dict(self._mounts).get("/", _not_found)
 
     def validator(self, api: Api, document: Document) -> Validator:
