@@ -40,6 +40,15 @@ API_PATIENCE_SECONDS = 30.0
 class StartFailed(Exception):
     """The container cannot be started; the message is what Cloud Run says of the revision or task."""
 
+    #: Why, as the conditions of a revision name it.
+    reason: Mapping[str, str] = {"revisionReason": "HEALTH_CHECK_CONTAINER_ERROR"}
+
+
+class SecretUnreadable(StartFailed):
+    """A secret that the container is to see cannot be had."""
+
+    reason: Mapping[str, str] = {"reason": "SECRETS_ACCESS_CHECK_FAILED"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
@@ -245,18 +254,18 @@ def _secret(region: "Region", workload: Workload, secret: str, version: str) -> 
     if status == 200:
         return base64.b64decode(json.loads(body)["payload"].get("data", ""))
     if status == 403:
-        raise StartFailed(
+        raise SecretUnreadable(
             f"Permission denied on secret: {shown} for {workload.kind} service account {workload.service_account}. The"
             " service account used must be granted the 'Secret Manager Secret Accessor' role"
             " (roles/secretmanager.secretAccessor) at the secret, project or higher level."
         )
     if status == 404:
-        raise StartFailed(f"Secret {shown} was not found")
+        raise SecretUnreadable(f"Secret {shown} was not found")
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError):
         message = f"HTTP {status}"
-    raise StartFailed(f"Secret {shown} could not be read: {message}")
+    raise SecretUnreadable(f"Secret {shown} could not be read: {message}")
 
 
 def api_get(region: "Region", path: str, email: str) -> tuple[int, bytes]:

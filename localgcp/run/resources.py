@@ -26,6 +26,9 @@ DEFAULT_TASK_RETRIES = 3
 MAX_TIMEOUT_SECONDS = 3600
 MAX_TASK_TIMEOUT_SECONDS = 7 * 24 * 3600
 MAX_CONCURRENCY = 1000
+#: Of each of a probe's times (discovery document, Probe).
+MAX_STARTUP_PROBE_SECONDS = 240
+MAX_LIVENESS_PROBE_SECONDS = 3600
 #: "Set maximum retries" of jobs: any integer from 0 to 10.
 MAX_TASK_RETRIES = 10
 MAX_TASK_COUNT = 10_000
@@ -35,6 +38,12 @@ RESERVED_VARIABLES = frozenset(
 )
 LATEST = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
 REVISION = "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"
+#: What can be limited, and how an amount of it is written.
+LIMITS = {
+    "cpu": re.compile(r"\d+(\.\d+)?|\d+m"),
+    "memory": re.compile(r"\d+(\.\d+)?(k|M|G|T|Ki|Mi|Gi|Ti)?"),
+    "nvidia.com/gpu": re.compile(r"\d+"),
+}
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,47}[a-z0-9])?")
 #: The codes in the older form of a service's address.
 LOCATION_CODES = {"australia-southeast1": "ts", "us-central1": "uc", "europe-west1": "ew"}
@@ -181,12 +190,15 @@ def addresses(region: "Region", project: str, location: str, service: str) -> li
     ]
 
 
-def condition(kind: str, now: str, *, error: str | None = None, pending: bool = False) -> dict[str, Any]:
+def condition(
+    kind: str, now: str, *, error: str | None = None, reason: Mapping[str, str] | None = None, pending: bool = False
+) -> dict[str, Any]:
+    """`reason` is the one field that names why it failed: `{"revisionReason": …}` or `{"reason": …}`."""
     result = {"type": kind, "state": "CONDITION_SUCCEEDED", "lastTransitionTime": now}
     if pending:
         result["state"] = "CONDITION_RECONCILING"
     if error is not None:
-        result |= {"state": "CONDITION_FAILED", "message": error, "severity": "ERROR"}
+        result |= {"state": "CONDITION_FAILED", "message": error, "severity": "ERROR", **(reason or {})}
     return result
 
 
@@ -257,6 +269,15 @@ def _resources(container: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         container["resources"] = {"limits": dict(DEFAULT_LIMITS), **defaults}
     else:
         container["resources"]["limits"] = {**DEFAULT_LIMITS, **container["resources"].get("limits", {})}
+    for name, amount in container["resources"]["limits"].items():
+        if name not in LIMITS:
+            raise InvalidArgument(
+                f"template.containers[0].resources.limits: {name!r} cannot be limited, only {', '.join(LIMITS)}"
+            )
+        if not LIMITS[name].fullmatch(amount):
+            raise InvalidArgument(
+                f"template.containers[0].resources.limits.{name}: Invalid value specified for {name}: {amount!r}"
+            )
 
 
 def _probe(probe: dict[str, Any], kind: str, port: int) -> None:
@@ -264,9 +285,14 @@ def _probe(probe: dict[str, Any], kind: str, port: int) -> None:
         raise InvalidArgument(
             f"template.containers[0].{kind}_probe.grpc: localgcp's proxy speaks HTTP/1.1; use httpGet or tcpSocket"
         )
-    probe.setdefault("timeoutSeconds", 1)
-    probe.setdefault("periodSeconds", 10)
-    probe.setdefault("failureThreshold", 3)
+    for field, default in (("timeoutSeconds", 1), ("periodSeconds", 10), ("failureThreshold", 3)):
+        probe[field] = probe.get(field) or default
+    longest = MAX_STARTUP_PROBE_SECONDS if kind == "startup" else MAX_LIVENESS_PROBE_SECONDS
+    for field, least in (("initialDelaySeconds", 0), ("timeoutSeconds", 1), ("periodSeconds", 1)):
+        if not least <= probe.get(field, least) <= longest:
+            raise InvalidArgument(f"{kind}_probe: {field} must be {least} to {longest}, got {probe[field]}")
+    if probe["failureThreshold"] < 1:
+        raise InvalidArgument(f"{kind}_probe: failureThreshold must be at least 1, got {probe['failureThreshold']}")
     if probe["timeoutSeconds"] > probe["periodSeconds"]:
         raise InvalidArgument(f"{kind}_probe: timeout_seconds must not be greater than period_seconds")
     action = probe.get("httpGet", probe.get("tcpSocket"))

@@ -194,10 +194,14 @@ def delete_revision(call: Call) -> dict[str, Any]:
         if not call.query.get("validateOnly"):
             call.store.delete(revision.key)
             revision["deleteTime"] = timestamp(call.region.clock.now())
-    if "deleteTime" in revision:
-        runtime = runtime_of(call.region)
-        runtime.wait(runtime.remove_revision(revision.key))
-    return call.operation(target=revision.key, kind="DELETE", response={"@type": REVISION_TYPE, **revision})
+
+    def work() -> dict[str, Any]:
+        if "deleteTime" in revision:
+            runtime = runtime_of(call.region)
+            runtime.wait(runtime.remove_revision(revision.key))
+        return {"@type": REVISION_TYPE, **revision}
+
+    return call.operation(work, target=revision.key, kind="DELETE")
 
 
 def _roll_out(call: Call, body: Resource, revision: Resource | None) -> dict[str, Any]:
@@ -206,8 +210,8 @@ def _roll_out(call: Call, body: Resource, revision: Resource | None) -> dict[str
 
     def work() -> dict[str, Any]:
         with runtime.lock(body.key):
-            error = _start_revision(region, runtime, revision) if revision is not None else None
-            done = _settle(region, body.key, revision, error)
+            error, reason = _start_revision(region, runtime, revision) if revision is not None else (None, None)
+            done = _settle(region, body.key, revision, error, reason)
             if done is None:
                 raise NotFound(f"Resource '{body['name']}' was deleted before it was ready")
             runtime.wait(runtime.deploy(done))
@@ -219,25 +223,35 @@ def _roll_out(call: Call, body: Resource, revision: Resource | None) -> dict[str
     return call.operation(work, target=body.key, kind=kind, metadata={"@type": SERVICE_TYPE, **body})
 
 
-def _start_revision(region: Region, runtime: Runtime, revision: Resource) -> ApiError | None:
-    """Pin the image, start the first instance; what went wrong, in Google's words, when something did."""
+def _start_revision(
+    region: Region, runtime: Runtime, revision: Resource
+) -> tuple[ApiError | None, Mapping[str, str] | None]:
+    """Pin the image, start the first instance; what went wrong, in Google's words and word, when something did."""
     name = revision.key.rpartition("/")[2]
     try:
         pinned = region.store.put(revision.key, resources.pinned(region, revision))
     except NotFound as missing:
-        return NotFound(f"Revision '{name}' is not ready and cannot serve traffic. {missing.message}")
+        message = f"Revision '{name}' is not ready and cannot serve traffic. {missing.message}"
+        return NotFound(message), {"reason": "CONTAINER_MISSING"}
     try:
         runtime.wait(runtime.try_out(pinned))
     except StartFailed as failed:
-        return FailedPrecondition(
+        message = (
             f"Revision '{name}' is not ready and cannot serve traffic. {failed}\n\nLogs URL:"
             f" {region.settings.api_url}/_localgcp/logs?project={revision.key.split('/')[2]}"
             f"&filter=resource.labels.revision_name={name}"
         )
-    return None
+        return FailedPrecondition(message), failed.reason
+    return None, None
 
 
-def _settle(region: Region, key: str, revision: Resource | None, error: ApiError | None) -> Resource | None:
+def _settle(
+    region: Region,
+    key: str,
+    revision: Resource | None,
+    error: ApiError | None,
+    reason: Mapping[str, str] | None = None,
+) -> Resource | None:
     """Write down how a roll-out ended. None when the service is gone meanwhile."""
     now = timestamp(region.clock.now())
     message = error.message if error is not None else None
@@ -248,17 +262,16 @@ def _settle(region: Region, key: str, revision: Resource | None, error: ApiError
         if revision is not None:
             stored = region.store.get(revision.key)
             kinds = ("Ready", "ContainerReady", "ResourcesAvailable")
-            conditions = [resources.condition(kind, now, error=message) for kind in kinds]
+            conditions = [resources.condition(kind, now, error=message, reason=reason) for kind in kinds]
             region.store.put(revision.key, {**stored, "reconciling": False, "conditions": conditions})
             if error is None:
                 current["latestReadyRevision"] = revision["name"]
         current["reconciling"] = False
         current["observedGeneration"] = current["generation"]
-        current["terminalCondition"] = resources.condition("Ready", now, error=message)
-        current["conditions"] = [
-            resources.condition("RoutesReady", now, error=message),
-            resources.condition("ConfigurationsReady", now, error=message),
-        ]
+        current["terminalCondition"], *current["conditions"] = (
+            resources.condition(kind, now, error=message, reason=reason)
+            for kind in ("Ready", "RoutesReady", "ConfigurationsReady")
+        )
         current["trafficStatuses"] = [_traffic_status(current, target) for target in current["traffic"]]
         return region.store.put(key, current)
 
@@ -416,9 +429,12 @@ def cancel_execution(call: Call) -> dict[str, Any]:
         raise FailedPrecondition(f"Execution {execution.key.rpartition('/')[2]} has already completed.")
     if call.body.get("validateOnly"):
         return call.operation(target=execution.key, kind="CANCEL", response={"@type": jobs.EXECUTION_TYPE, **execution})
-    jobs.cancel(call.region, execution.key)
-    response = {"@type": jobs.EXECUTION_TYPE, **call.store.get(execution.key)}
-    return call.operation(target=execution.key, kind="CANCEL", response=response)
+
+    def work() -> dict[str, Any]:
+        jobs.cancel(call.region, execution.key)
+        return {"@type": jobs.EXECUTION_TYPE, **call.store.get(execution.key)}
+
+    return call.operation(work, target=execution.key, kind="CANCEL")
 
 
 @service.method("projects.locations.jobs.delete", "projects.locations.jobs.executions.delete")
@@ -427,12 +443,16 @@ def delete_job(call: Call) -> Any:
     if "/executions/" in call.key and "completionTime" not in current:
         raise FailedPrecondition(f"Execution {current.key.rpartition('/')[2]} is still running: cancel it first.")
     _check_etag(call, current, call.query.get("etag"))
-    if not call.query.get("validateOnly"):
+    response_type = jobs.EXECUTION_TYPE if "/executions/" in current.key else JOB_TYPE
+    if call.query.get("validateOnly"):
+        return call.operation(target=current.key, kind="DELETE", response={"@type": response_type, **current})
+
+    def work() -> dict[str, Any]:
         jobs.cancel_below(call.region, current.key)
         call.store.delete(current.key)
-        current["deleteTime"] = timestamp(call.region.clock.now())
-    response_type = jobs.EXECUTION_TYPE if "/executions/" in current.key else JOB_TYPE
-    return call.operation(target=current.key, kind="DELETE", response={"@type": response_type, **current})
+        return {"@type": response_type, **current, "deleteTime": timestamp(call.region.clock.now())}
+
+    return call.operation(work, target=current.key, kind="DELETE")
 
 
 def _job_fields(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from google.api_core.exceptions import FailedPrecondition, GoogleAPICallError, NotFound
+from google.api_core.exceptions import BadRequest, FailedPrecondition, GoogleAPICallError, NotFound
 from google.cloud import run_v2
 from google.protobuf import duration_pb2
 
+from localgcp.operations import INLINE_SECONDS
 from tests.localgcp.fixtures import Region
+from tests.localgcp.run.images import SERVER
 
 
 def service_of(image: str, **template: Any) -> run_v2.Service:
@@ -106,6 +108,7 @@ def test_a_revision_that_does_not_start_leaves_the_traffic_where_it_is(region: R
 
     service = client.get_service(name=first.name)
     assert service.terminal_condition.state == run_v2.Condition.State.CONDITION_FAILED
+    assert service.terminal_condition.revision_reason.name == "HEALTH_CHECK_CONTAINER_ERROR"
     assert service.latest_ready_revision == first.latest_ready_revision
     assert service.latest_created_revision != first.latest_ready_revision
     assert get(region, service).json()["environment"]["K_REVISION"] == first.latest_ready_revision.rpartition("/")[2]
@@ -116,6 +119,9 @@ def test_an_image_that_is_not_in_the_registry_fails_the_deployment(region: Regio
 
     with pytest.raises(NotFound, match=f"Image '{missing}' not found"):
         deploy(region, parent, service_of(missing))
+    service = region.client(run_v2.ServicesClient).get_service(name=f"{parent}/services/web")
+
+    assert service.terminal_condition.reason.name == "CONTAINER_MISSING"
 
 
 def test_a_secret_is_read_as_the_services_own_account(region: Region, parent: str, project: str, image: str) -> None:
@@ -130,6 +136,7 @@ def test_a_secret_is_read_as_the_services_own_account(region: Region, parent: st
 
     with pytest.raises(GoogleAPICallError) as refused:
         deploy(region, parent, wanted)
+    failed = region.client(run_v2.ServicesClient).get_service(name=f"{parent}/services/web").terminal_condition
     region.core.iam.add_binding(
         f"secretmanager/projects/{project}/secrets/key", "roles/secretmanager.secretAccessor", account.member
     )
@@ -140,7 +147,42 @@ def test_a_secret_is_read_as_the_services_own_account(region: Region, parent: st
         f"Permission denied on secret: projects/{number}/secrets/key/versions/1 for Revision service account"
         f" {account.email}." in str(refused.value)
     )
+    assert failed.reason.name == "SECRETS_ACCESS_CHECK_FAILED"
     assert get(region, service).json()["environment"]["KEY"] == "hush"
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        ({"resources": {"limits": {"cpu": "banana"}}}, "Invalid value specified for cpu: 'banana'"),
+        ({"resources": {"limits": {"memory": "1Xi"}}}, "Invalid value specified for memory: '1Xi'"),
+        ({"resources": {"limits": {"disk": "1Gi"}}}, "'disk' cannot be limited"),
+        ({"startup_probe": {"initial_delay_seconds": 241}}, "initialDelaySeconds must be 0 to 240, got 241"),
+        ({"liveness_probe": {"period_seconds": 3601}}, "periodSeconds must be 1 to 3600, got 3601"),
+        ({"liveness_probe": {"failure_threshold": -1}}, "failureThreshold must be at least 1, got -1"),
+    ],
+)
+def test_a_container_that_cannot_be_is_refused(
+    region: Region, parent: str, image: str, container: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadRequest, match=message):
+        deploy(region, parent, service_of(image, container=container))
+
+    assert list(region.client(run_v2.ServicesClient).list_services(parent=parent)) == []
+
+
+def test_a_service_that_starts_slowly_is_answered_before_the_client_gives_up(
+    region: Region, parent: str, push: Callable[..., str]
+) -> None:
+    """google-cloud-run waits 15 seconds for the answer to a create, and as long as it is told for the operation."""
+    slow = push(server=f"import time; time.sleep({INLINE_SECONDS + 1})\n{SERVER}")
+
+    operation = region.client(run_v2.ServicesClient).create_service(
+        parent=parent, service=service_of(slow), service_id="web", timeout=INLINE_SECONDS + 3
+    )
+
+    assert operation.metadata.terminal_condition.state == run_v2.Condition.State.CONDITION_RECONCILING
+    assert operation.result(timeout=60).terminal_condition.state == run_v2.Condition.State.CONDITION_SUCCEEDED
 
 
 def test_traffic_is_split_and_a_tag_has_an_address(region: Region, parent: str, image: str) -> None:
