@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from localgcp.region import Region
     from localgcp.service import Call
 
-# How long an answer waits for the work before it says "not done yet". Below every client's HTTP timeout.
-INLINE_SECONDS = 20.0
+# How long an answer waits for the work before it says "not done yet". Below every client's HTTP timeout, of which that
+# of google-cloud-run is the shortest: it gives the deletion of a service 10 seconds.
+INLINE_SECONDS = 5.0
 
 Work = Callable[[], Mapping[str, Any] | None]
 log = logging.getLogger(__name__)
