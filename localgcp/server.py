@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from localgcp import discovery, generic
+from localgcp import discovery, generic, locations
 from localgcp.apis import APIS, Api
 from localgcp.discovery import Document, Method
 from localgcp.errors import ApiError, Internal, InvalidArgument, NotFound, PermissionDenied
@@ -185,6 +185,8 @@ class Endpoint:
             relative_path=_named_by_ids(region, relative_path),
             generic=generic.answer,
         )
+        if call.location is not None and self._api.name != "storage":
+            locations.check(call.location, self._api.name, f"projects/{call.project}")
         self._authorise(call, service)
         call.body = validator.body(method, body)
         return call

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from localgcp.errors import InvalidArgument, PermissionDenied
+from localgcp.locations import DUAL_REGIONS, MULTI_REGIONS, REGIONS
 from localgcp.storage import times
 from localgcp.storage.lifecycle import check_rules
 from localgcp.storage.objects import STORAGE_CLASSES, merged
@@ -17,22 +18,6 @@ DEFAULT_SOFT_DELETE_SECONDS = 7 * DAY_SECONDS
 MAX_SOFT_DELETE_SECONDS = 90 * DAY_SECONDS
 MAX_RETENTION_SECONDS = 3_155_760_000  # "Quotas and limits" of Cloud Storage: 100 years
 UNIFORM_ACCESS_LOCKS_AFTER = timedelta(days=90)
-MULTI_REGIONS = frozenset({"US", "EU", "ASIA"})
-DUAL_REGIONS = frozenset({"ASIA1", "EUR4", "EUR5", "EUR7", "EUR8", "NAM4"})
-REGIONS = frozenset(
-    {
-        *("AFRICA-SOUTH1", "ASIA-EAST1", "ASIA-EAST2", "ASIA-NORTHEAST1", "ASIA-NORTHEAST2", "ASIA-NORTHEAST3"),
-        *("ASIA-SOUTH1", "ASIA-SOUTH2", "ASIA-SOUTHEAST1", "ASIA-SOUTHEAST2", "ASIA-SOUTHEAST3"),
-        *("AUSTRALIA-SOUTHEAST1", "AUSTRALIA-SOUTHEAST2"),
-        *("EUROPE-CENTRAL2", "EUROPE-NORTH1", "EUROPE-NORTH2", "EUROPE-SOUTHWEST1", "EUROPE-WEST1", "EUROPE-WEST2"),
-        *("EUROPE-WEST3", "EUROPE-WEST4", "EUROPE-WEST6", "EUROPE-WEST8", "EUROPE-WEST9", "EUROPE-WEST10"),
-        *("EUROPE-WEST12", "ME-CENTRAL1", "ME-CENTRAL2", "ME-WEST1"),
-        *("NORTHAMERICA-NORTHEAST1", "NORTHAMERICA-NORTHEAST2", "NORTHAMERICA-SOUTH1"),
-        *("SOUTHAMERICA-EAST1", "SOUTHAMERICA-WEST1"),
-        *("US-CENTRAL1", "US-EAST1", "US-EAST4", "US-EAST5", "US-SOUTH1"),
-        *("US-WEST1", "US-WEST2", "US-WEST3", "US-WEST4"),
-    }
-)
 WRITABLE = frozenset(
     {
         *("autoclass", "billing", "cors", "customPlacementConfig", "defaultEventBasedHold", "encryption"),
@@ -275,15 +260,16 @@ def _check_cors(rules: list[Mapping[str, Any]]) -> None:
 
 def _location(given: str, placement: Mapping[str, Any] | None) -> tuple[str, str]:
     location = given.upper()
+    name = given.lower()
     if placement and placement.get("dataLocations"):
-        if len(placement["dataLocations"]) != 2 or location not in MULTI_REGIONS:
+        if len(placement["dataLocations"]) != 2 or name not in MULTI_REGIONS:
             raise InvalidArgument("The specified location constraint is not valid.", reason="invalid")
         return location, "dual-region"
-    if location in MULTI_REGIONS:
+    if name in MULTI_REGIONS:
         return location, "multi-region"
-    if location in DUAL_REGIONS:
+    if name in DUAL_REGIONS:
         return location, "dual-region"
-    if location in REGIONS:
+    if name in REGIONS:
         return location, "region"
     raise InvalidArgument("The specified location constraint is not valid.", reason="invalid")
 

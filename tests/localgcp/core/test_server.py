@@ -1,6 +1,7 @@
 """Where APIs are served, and what is answered elsewhere."""
 
 import pytest
+from googleapiclient.errors import HttpError
 
 from tests.localgcp.fixtures import Region
 
@@ -41,3 +42,26 @@ def test_the_address_with_an_apis_name_is_an_endpoint_for_the_clients_of_dns_and
 
     assert [zone["name"] for zone in zones["managedZones"]] == ["zone"]
     assert networks.status_code == 200
+
+
+@pytest.mark.parametrize("location", ["austrlia-southeast1", "us-central1-a"])
+def test_a_location_that_does_not_exist_is_refused(region: Region, project: str, location: str) -> None:
+    queues = region.api("cloudtasks", "v2").projects().locations().queues()
+
+    with pytest.raises(HttpError) as refused:
+        queues.list(parent=f"projects/{project}/locations/{location}").execute()
+
+    assert refused.value.status_code == 403
+    assert refused.value.reason == f"Permission denied on 'locations/{location}' (or it may not exist)."
+    assert refused.value.error_details[0]["reason"] == "LOCATION_POLICY_VIOLATED"
+
+
+def test_compute_names_the_region_that_it_does_not_know(region: Region, project: str) -> None:
+    with region.http() as http:
+        unknown = http.get(f"/compute/v1/projects/{project}/regions/austrlia-southeast1/subnetworks")
+        known = http.get(f"/compute/v1/projects/{project}/regions/australia-southeast1/subnetworks")
+
+    assert unknown.json()["error"]["message"] == (
+        "Invalid value for field 'region': 'austrlia-southeast1'. Unknown region."
+    )
+    assert (unknown.status_code, known.status_code) == (400, 200)
