@@ -8,8 +8,10 @@ import argparse
 import json
 import shlex
 import tarfile
+import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,21 +31,76 @@ DOCKER = ("gcr.io/cloud-builders/docker", "docker")
 PUSH = "artifactregistry.repositories.uploadArtifacts"
 
 
+#: What each phase of a build is called when it fails, in `failureInfo`.
+FAILURES = {"FETCHSOURCE": "FETCH_SOURCE_FAILED", "BUILD": "USER_BUILD_STEP", "PUSH": "PUSH_FAILED"}
+
+
 class Cancelled(Exception):
     """Somebody cancelled the build."""
 
 
+class TimedOut(Exception):
+    """The build took longer than its timeout."""
+
+
 @dataclass(kw_only=True)
 class Build:
-    """A running build. `log` gets each line; `is_cancelled` is asked between instructions."""
+    """A running build. `log` gets each line; `is_cancelled` and the time are looked at between instructions."""
 
     project: str
     account: str
     substitutions: Mapping[str, str]
     log: Callable[[str], None]
     is_cancelled: Callable[[], bool]
+    #: The moment, as it is written into the build.
+    now: Callable[[], str]
+    timeout_seconds: float
+    steps: list[dict[str, Any]]
     images: dict[str, Image] = field(default_factory=dict)
-    pushed: dict[str, str] = field(default_factory=dict)
+    pushed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    timing: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    phase: str = "FETCHSOURCE"
+    _began: float = field(default_factory=time.monotonic)
+
+    def check(self) -> None:
+        """Raises Cancelled, TimedOut."""
+        if self.is_cancelled():
+            raise Cancelled
+        if time.monotonic() - self._began > self.timeout_seconds:
+            raise TimedOut
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        self.phase = phase
+        with _timing(self, self.timing, phase):
+            yield
+
+    @contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        step = self.steps[number]
+        try:
+            with _timing(self, step, "timing"):
+                yield
+        except Cancelled:
+            step["status"] = "CANCELLED"
+            raise
+        except TimedOut:
+            step["status"] = "TIMEOUT"
+            raise
+        except BuildFailed:
+            step |= {"status": "FAILURE", "exitCode": 1}
+            raise
+        step["status"] = "SUCCESS"
+
+
+@contextmanager
+def _timing(build: Build, into: dict[str, Any], name: str) -> Iterator[None]:
+    began = build.now()
+    try:
+        yield
+    finally:
+        into[name] = {"startTime": began, "endTime": build.now()}
 
 
 class _Arguments(argparse.ArgumentParser):
@@ -69,31 +126,39 @@ def check_steps(body: Mapping[str, Any]) -> None:
 
 
 def run(region: "Region", body: Mapping[str, Any], build: Build) -> None:
-    """Raises BuildFailed, Cancelled."""
+    """Raises BuildFailed, Cancelled, TimedOut."""
     images = image_store(region)
     with images.scratch() as scratch:
         workspace = Path(scratch) / "workspace"
         workspace.mkdir()
         source = body.get("source", {}).get("storageSource")
         if source is not None:
-            _fetch(region, build, source, workspace, Path(scratch) / "source")
-        for number, step in enumerate(body["steps"]):
-            if build.is_cancelled():
-                raise Cancelled
-            arguments = [substitute(word, build.substitutions) for word in step.get("args", ())]
-            build.log(f"Step #{number}: {shlex.join(['docker', *arguments])}")
-            _docker(region, build, arguments, workspace / step.get("dir", ""), Path(scratch))
-        for reference in body.get("images", ()):
-            _push(region, build, substitute(reference, build.substitutions))
+            with build.timed("FETCHSOURCE"):
+                _fetch(region, build, source, workspace, Path(scratch) / "source")
+        with build.timed("BUILD"):
+            for number, step in enumerate(body["steps"]):
+                build.check()
+                arguments = [substitute(word, build.substitutions) for word in step.get("args", ())]
+                build.log(f"Step #{number}: {shlex.join(['docker', *arguments])}")
+                with build.step(number):
+                    _docker(region, build, arguments, workspace / step.get("dir", ""), Path(scratch))
+        if body.get("images"):
+            with build.timed("PUSH"):
+                for reference in body["images"]:
+                    build.check()
+                    _push(region, build, substitute(reference, build.substitutions))
 
 
 def _fetch(region: "Region", build: Build, source: Mapping[str, Any], workspace: Path, archive: Path) -> None:
     bucket, name = source.get("bucket", ""), source.get("object", "")
     build.log(f"Fetching storage object: gs://{bucket}/{name}")
-    path = f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media"
-    if source.get("generation"):
-        path += f"&generation={source['generation']}"
-    status, content = api_get(region, path, build.account)
+    path = f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
+    generation = source.get("generation")
+    status, content = api_get(region, path + (f"?generation={generation}" if generation else ""), build.account)
+    if status == 200:
+        # One generation: the object may be written again while it is fetched.
+        build.source = {"bucket": bucket, "object": name, "generation": json.loads(content)["generation"]}
+        status, content = api_get(region, f"{path}?alt=media&generation={build.source['generation']}", build.account)
     if status != 200:
         raise BuildFailed(f"could not resolve source: gs://{bucket}/{name}: {_error_message(status, content)}")
     archive.write_bytes(content)
@@ -148,8 +213,7 @@ def _docker_build(region: "Region", build: Build, arguments: Sequence[str], dire
         raise BuildFailed(f"unable to prepare context: {options.file or 'Dockerfile'}: no such file or directory")
 
     def log(line: str) -> None:
-        if build.is_cancelled():
-            raise Cancelled
+        build.check()
         build.log(line)
 
     images = image_store(region)
@@ -187,8 +251,10 @@ def _push(region: "Region", build: Build, text: str) -> None:
             f' "{reference.repository_key.partition("/")[2]}" (or it may not exist)'
         )
     build.log(f"Pushing {text}")
-    image_store(region).push(reference, image, region.clock.now())
-    build.pushed[text] = image.digest
+    pushed: dict[str, Any] = {"name": text, "digest": image.digest}
+    with _timing(build, pushed, "pushTiming"):
+        image_store(region).push(reference, image, region.clock.now())
+    build.pushed[text] = pushed
     build.log(f"{reference.tag or 'latest'}: digest: {image.digest} size: {image.size}")
 
 

@@ -3,6 +3,7 @@
 Cleanup policies are kept and not carried out: nothing here is old enough to miss.
 """
 
+import re
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +18,7 @@ REPOSITORIES = "projects.locations.repositories"
 EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
 
 service = Service("artifactregistry:v1")
+REPOSITORY_ID = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 service.allow("artifactregistry.repositories", REPOSITORIES)
 service.allow("artifactregistry.packages", f"{REPOSITORIES}.packages")
 service.allow("artifactregistry.versions", f"{REPOSITORIES}.packages.versions")
@@ -35,6 +37,12 @@ def create_repository(call: Call) -> dict[str, Any]:
     identifier = call.query.get("repositoryId") or call.query.get("repository_id")
     if not identifier:
         raise InvalidArgument("repository_id is required", location="repositoryId")
+    if not REPOSITORY_ID.fullmatch(identifier):
+        raise InvalidArgument(
+            f"repository_id {identifier!r} is invalid: it must begin with a letter, hold lower-case letters, digits and"
+            " dashes, end with a letter or a digit, and have at most 63 characters",
+            location="repositoryId",
+        )
     if not call.body.get("format"):
         raise InvalidArgument("repository.format must be specified", location="format")
     now = timestamp(call.region.clock.now())

@@ -51,6 +51,10 @@ class BuildError(ApiError):
     status, code, default_reason, rpc_code = 400, "FAILED_PRECONDITION", "failedPrecondition", 9
 
 
+class DeadlineExceeded(ApiError):
+    status, code, default_reason, rpc_code = 504, "DEADLINE_EXCEEDED", "deadlineExceeded", 4
+
+
 @service.on_start
 async def start(region: Region) -> None:
     # One at a time: a build is work for the disk, and its log is easier to read alone.
@@ -228,6 +232,9 @@ def _run(region: Region, build: Resource, account: str) -> None:
         substitutions=_substitutions(region, build),
         log=log,
         is_cancelled=is_cancelled,
+        now=lambda: timestamp(region.clock.now()),
+        timeout_seconds=float(build["timeout"].removesuffix("s")),
+        steps=[dict(step) for step in build["steps"]],
     )
     if is_cancelled():
         return
@@ -237,18 +244,26 @@ def _run(region: Region, build: Resource, account: str) -> None:
         builder.run(region, build, running)
     except builder.Cancelled:
         log("CANCELLED")
-    except BuildFailed as error:
-        log(f"ERROR: {error}")
+        _update(region, build.key, _progress(running))
+    except builder.TimedOut:
+        log("TIMEOUT")
+        _keep_log(region, build, account, lines)
+        late = DeadlineExceeded(f"Build exceeded its timeout of {build['timeout']}")
+        _finish(region, build.key, "TIMEOUT", late, _progress(running))
+    except BuildFailed as failed:
+        log(f"ERROR: {failed}")
         log("ERROR")
         _keep_log(region, build, account, lines)
-        _finish(region, build.key, "FAILURE", BuildError(f"Build failed; check build logs for details: {error}"))
-    except Exception as error:
-        log(f"INTERNAL ERROR: {type(error).__name__}: {error}")
-        _finish(region, build.key, "INTERNAL_ERROR", Internal(f"{type(error).__name__}: {error}"))
+        error = BuildError(f"Build failed; check build logs for details: {failed}")
+        info = {"type": builder.FAILURES[running.phase], "detail": error.message}
+        _finish(region, build.key, "FAILURE", error, {**_progress(running), "failureInfo": info})
+    except Exception as fault:
+        log(f"INTERNAL ERROR: {type(fault).__name__}: {fault}")
+        _finish(region, build.key, "INTERNAL_ERROR", Internal(f"{type(fault).__name__}: {fault}"), _progress(running))
     else:
         log("DONE")
         _keep_log(region, build, account, lines)
-        _finish(region, build.key, "SUCCESS", None, results=_results(region, running))
+        _finish(region, build.key, "SUCCESS", None, {**_progress(running), "results": _results(running)})
     finally:
         region.logs.flush()
         with _cancelled_lock:
@@ -275,13 +290,21 @@ def _keep_log(region: Region, build: Mapping[str, Any], account: str, lines: Seq
         )
 
 
-def _results(region: Region, build: builder.Build) -> dict[str, Any]:
-    now = timestamp(region.clock.now())
-    images = [
-        {"name": name, "digest": digest, "pushTiming": {"startTime": now, "endTime": now}}
-        for name, digest in build.pushed.items()
-    ]
-    return {"images": images} if images else {}
+def _results(build: builder.Build) -> dict[str, Any]:
+    images = list(build.pushed.values())
+    # No step's image is fetched, so none has a digest.
+    results: dict[str, Any] = {"buildStepImages": [""] * len(build.steps), "buildStepOutputs": [""] * len(build.steps)}
+    return results | ({"images": images} if images else {})
+
+
+def _progress(build: builder.Build) -> dict[str, Any]:
+    """What a build says, when it has ended, of how far it came."""
+    for step in build.steps:
+        step.setdefault("status", "QUEUED")
+    progress: dict[str, Any] = {"steps": build.steps, "timing": build.timing}
+    if build.source:
+        progress["sourceProvenance"] = {"resolvedStorageSource": build.source}
+    return progress
 
 
 def _substitutions(region: Region, build: Mapping[str, Any]) -> dict[str, str]:
@@ -306,15 +329,13 @@ def _update(region: Region, key: str, changes: Mapping[str, Any]) -> Resource:
 
 
 def _finish(
-    region: Region, key: str, status: str, error: ApiError | None, *, results: Mapping[str, Any] | None = None
+    region: Region, key: str, status: str, error: ApiError | None, outcome: Mapping[str, Any] | None = None
 ) -> Resource:
     with region.store.transaction():
         current = region.store.get(key)
         if current["status"] not in UNFINISHED:
             return current
-        changes: dict[str, Any] = {"status": status, "finishTime": timestamp(region.clock.now())}
-        if results:
-            changes["results"] = dict(results)
+        changes: dict[str, Any] = {"status": status, "finishTime": timestamp(region.clock.now()), **(outcome or {})}
         if error is not None:
             changes["statusDetail"] = error.message
         build = _update(region, key, changes)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPICallError
+from google.api_core.exceptions import BadRequest, FailedPrecondition, Forbidden, GatewayTimeout, GoogleAPICallError
 from google.cloud import artifactregistry_v1, storage
 from google.cloud.devtools import cloudbuild_v1
 
@@ -98,6 +98,60 @@ def test_a_build_makes_an_image_whose_digest_says_what_is_in_it(
     client = region.client(artifactregistry_v1.ArtifactRegistryClient)
     listed = {one.uri.partition("@")[2]: list(one.tags) for one in client.list_docker_images(parent=repository)}
     assert listed == {image.digest: [], other.results.images[0].digest: ["one"]}
+
+
+def test_a_build_says_what_became_of_its_source_and_its_steps(
+    region: Region, project: str, builder: Account, bucket: storage.Bucket, repository: str
+) -> None:
+    allow(region, builder, bucket, repository)
+    source = upload(bucket, FILES)
+
+    done = build(region, project, builder, source).result(timeout=60)
+
+    resolved = done.source_provenance.resolved_storage_source
+    assert (resolved.bucket, resolved.object_) == (bucket.name, "source.tgz")
+    assert resolved.generation == bucket.get_blob("source.tgz").generation
+    assert [step.status for step in done.steps] == [cloudbuild_v1.Build.Status.SUCCESS]
+    assert set(done.timing) == {"FETCHSOURCE", "BUILD", "PUSH"}
+    assert done.create_time <= done.start_time <= done.steps[0].timing.start_time <= done.finish_time
+    assert list(done.results.build_step_images) == [""]
+
+
+def test_a_failed_build_says_which_step_failed_and_why(
+    region: Region, project: str, builder: Account, bucket: storage.Bucket, repository: str
+) -> None:
+    allow(region, builder, bucket, repository)
+    step = {"name": "gcr.io/cloud-builders/docker", "args": ["build", "-f", "Missing", "-t", "web", "."]}
+    operation = build(region, project, builder, upload(bucket, FILES), steps=[step, step])
+
+    with pytest.raises(FailedPrecondition, match="Missing: no such file"):
+        operation.result(timeout=60)
+    failed = region.client(cloudbuild_v1.CloudBuildClient).get_build(project_id=project, id=operation.metadata.build.id)
+
+    assert failed.status == cloudbuild_v1.Build.Status.FAILURE
+    assert [one.status.name for one in failed.steps] == ["FAILURE", "QUEUED"]
+    assert failed.failure_info.type_.name == "USER_BUILD_STEP"
+
+
+def test_a_build_that_takes_longer_than_its_timeout_is_ended(
+    region: Region, project: str, builder: Account, bucket: storage.Bucket, repository: str
+) -> None:
+    allow(region, builder, bucket, repository)
+    operation = build(region, project, builder, upload(bucket, FILES), timeout={"nanos": 1000})
+
+    with pytest.raises(GatewayTimeout, match="Build exceeded its timeout"):
+        operation.result(timeout=60)
+    ended = region.client(cloudbuild_v1.CloudBuildClient).get_build(project_id=project, id=operation.metadata.build.id)
+
+    assert ended.status == cloudbuild_v1.Build.Status.TIMEOUT
+
+
+def test_a_repository_must_have_a_name_that_a_registry_takes(region: Region, project: str) -> None:
+    client = region.client(artifactregistry_v1.ArtifactRegistryClient)
+    parent = f"projects/{project}/locations/{LOCATION}"
+
+    with pytest.raises(BadRequest, match="repository_id 'Web_Images' is invalid"):
+        client.create_repository(parent=parent, repository={"format_": "DOCKER"}, repository_id="Web_Images")
 
 
 def test_the_log_goes_to_the_bucket_that_the_build_names(
