@@ -7,6 +7,7 @@ name, output fields (`createTime`, `etag`, `selfLink`, …) from the schema, the
 import base64
 import hashlib
 import json
+import re
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from localgcp.validation import is_output_only, without_nulls
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
+#: Of every resource of Compute (discovery document, the pattern of `name`).
+COMPUTE_NAME = re.compile(r"(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)")
 COMPUTE_ROOT = "https://www.googleapis.com/compute/v1"
 
 
@@ -176,6 +179,12 @@ def new_id(call: Call) -> str:
         return str(call.query[parameter])
     name = call.body.get("name")
     if isinstance(name, str) and name:
+        if call.service.api.dialect == "compute" and not COMPUTE_NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"Invalid value for field 'resource.name': '{name}'. Must be a match of regex '{COMPUTE_NAME.pattern}'",
+                reason="invalid",
+                location="name",
+            )
         return name.rpartition("/")[2]
     if call.service.api.legacy and "name" in resource_schema(call):
         raise InvalidArgument("Required field 'resource.name' not specified", reason="required", location="name")

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,9 @@ from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
 from localgcp.service import Call, Service
 
-MAX_LIFETIME_SECONDS = 43_200  # discovery document, GenerateAccessTokenRequest.lifetime
+#: Longer ones, of up to 12 hours, need an organisation policy that names the account; no project here has one.
+MAX_LIFETIME_SECONDS = 3_600
+MAX_JWT_SECONDS = 12 * 3600  # discovery document, SignJwtRequest.payload
 
 _NAME = re.compile(r"(?:projects/[^/]+/)?serviceAccounts/(.+)")
 _VERBS = ("generateAccessToken", "generateIdToken", "signBlob", "signJwt")
@@ -31,7 +34,10 @@ def generate_access_token(call: Call) -> dict[str, Any]:
     text = str(call.body.get("lifetime") or "3600s")
     match = re.fullmatch(r"(\d+)(?:\.\d+)?s", text)
     if match is None or not 0 < int(match[1]) <= MAX_LIFETIME_SECONDS:
-        raise InvalidArgument(f"lifetime must be 1s to {MAX_LIFETIME_SECONDS}s, got {text}.")
+        raise InvalidArgument(
+            f"lifetime must be 1s to {MAX_LIFETIME_SECONDS}s, got {text}. A longer one needs the organisation policy"
+            " constraints/iam.allowServiceAccountCredentialLifetimeExtension."
+        )
     lifetime = int(match[1])
     token = call.region.tokens.access_token(email, lifetime)
     expires = datetime.now(UTC) + timedelta(seconds=lifetime)
@@ -62,11 +68,17 @@ def sign_jwt(call: Call) -> dict[str, Any]:
     email = impersonated(call, "iam.serviceAccounts.signJwt")
     payload = str(call.body.get("payload") or "")
     try:
-        is_object = isinstance(json.loads(payload), dict)
+        claims = json.loads(payload)
     except ValueError:
-        is_object = False
-    if not is_object:
+        claims = None
+    if not isinstance(claims, dict):
         raise InvalidArgument("payload must be a JSON object: the claims of the token.")
+    now = int(time.time())
+    expires = claims.get("exp", now)
+    if not isinstance(expires, int) or not now <= expires <= now + MAX_JWT_SECONDS:
+        raise InvalidArgument(
+            "The claim exp must be a whole number of seconds, not in the past and no more than 12 hours in the future."
+        )
     key = call.region.tokens.keys.own(email)
     return {"keyId": key.key_id, "signedJwt": call.region.tokens.sign_jwt(key, payload)}
 

@@ -542,3 +542,13 @@ def test_an_account_without_a_project_role_reads_no_policy(region: Region, proje
     status, reason = refused(lambda: as_account.getIamPolicy(resource=project, body={}).execute())
 
     assert (status, "resourcemanager.projects.getIamPolicy" in reason) == (403, True)
+
+
+@pytest.mark.parametrize("query", ["id:{}", "name:{}", "projectId={} AND state=ACTIVE"])
+def test_a_project_is_found_by_what_it_is_called(region: Region, project: str, query: str) -> None:
+    projects = region.api("cloudresourcemanager", "v3").projects()
+    projects.get(name=f"projects/{project}").execute()
+
+    found = projects.search(query=query.format(project)).execute()
+
+    assert project in [one["projectId"] for one in found["projects"]]

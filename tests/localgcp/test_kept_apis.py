@@ -210,3 +210,14 @@ def test_an_org_policy_is_changed_by_a_mask_that_names_it(region: Region, projec
     assert refused(lambda: policies.patch(name=name, updateMask="policy.spec", body=body).execute())[0] == 409
     policies.delete(name=name).execute()
     assert refused(lambda: policies.get(name=name).execute())[0] == 404
+
+
+def test_a_resource_of_compute_must_have_a_name_that_compute_takes(region: Region, project: str) -> None:
+    with region.http() as http:
+        refused = http.post(f"/compute/v1/projects/{project}/global/addresses", json={"name": "Not_A_Name"})
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == (
+        "Invalid value for field 'resource.name': 'Not_A_Name'. Must be a match of regex"
+        " '(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)'"
+    )

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import exceptions, impersonated_credentials
 from google.cloud import secretmanager_v1
 from google.oauth2 import id_token, service_account
+from googleapiclient.errors import HttpError
 
 from localgcp.iam.principal import OPERATOR, OPERATOR_EMAIL
 from localgcp.iam.tokens import Tokens
@@ -223,6 +224,24 @@ def test_a_blob_signed_by_google_verifies_with_the_accounts_certificate(region: 
     assert not region.core.tokens.verify_signature(account.email, b"another string", signature)
     certificates = httpx.get(f"{region.url}/robot/v1/metadata/x509/{account.email}").json()
     assert answer["keyId"] in certificates
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "message"),
+    [
+        ("generateAccessToken", {"scope": SCOPES, "lifetime": "3601s"}, "lifetime must be 1s to 3600s, got 3601s"),
+        ("signJwt", {"payload": '{"exp": 1}'}, "The claim exp must be a whole number of seconds, not in the past"),
+        ("signJwt", {"payload": '{"exp": 99999999999}'}, "no more than 12 hours in the future"),
+        ("signJwt", {"payload": "[]"}, "payload must be a JSON object"),
+    ],
+)
+def test_what_would_live_too_long_is_not_signed(
+    region: Region, account: Account, method: str, body: dict[str, Any], message: str
+) -> None:
+    credentials = region.api("iamcredentials", "v1").projects().serviceAccounts()
+
+    with pytest.raises(HttpError, match=message):
+        getattr(credentials, method)(name=f"projects/-/serviceAccounts/{account.email}", body=body).execute()
 
 
 # The metadata server
