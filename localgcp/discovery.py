@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 # Query parameters that every method takes; documents list them once at the top, and these besides.
-COMMON_PARAMETERS = frozenset({"$alt", "upload_id", "uploadType", "userProject", "requestId", "request_id"})
+COMMON_PARAMETERS = frozenset({"$alt", "$fields", "upload_id", "uploadType", "userProject", "requestId", "request_id"})
 
 
 @dataclass(frozen=True)

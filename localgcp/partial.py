@@ -1,5 +1,6 @@
-"""Partial answers: the `fields` parameter, `items(name,labels/stack),nextPageToken`."""
+"""Partial answers: the `fields` parameter, `items(name,labels/stack),nextPageToken`, or `items.name` as in a mask."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ def _parse(text: str) -> tuple[Tree, str]:
     tree: Tree = {}
     while text and text[0] != ")":
         end = min((i for i in (text.find(c) for c in ",()") if i >= 0), default=len(text))
-        path, text = text[:end].strip().split("/"), text[end:]
+        path, text = re.split(r"[/.]", text[:end].strip()), text[end:]
         leaf = tree
         for name in path:
             if not name:

@@ -11,12 +11,12 @@ from urllib.parse import parse_qsl, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from localgcp import discovery, generic, locations
 from localgcp.apis import APIS, Api
 from localgcp.discovery import Document, Method
-from localgcp.errors import ApiError, Internal, InvalidArgument, NotFound, PermissionDenied
+from localgcp.errors import ApiError, Internal, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 from localgcp.iam.principal import Principal
 from localgcp.partial import select
 from localgcp.region import Region
@@ -27,6 +27,8 @@ from localgcp.validation import Validator, parsed
 
 # A create or addVersion body. Larger ones are uploads, which have paths of their own.
 MAX_BODY_BYTES = 32 * 1024 * 1024
+# Of a query that comes in a body.
+MAX_QUERY_BYTES = 1024 * 1024
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 #: A path of an API in a version that is not served, and no object of Cloud Storage's XML API.
 API_PATH = re.compile(rf"/(?:{'|'.join(api.name for api in APIS)})/(?:\w+/)?v\d+\w*/")
@@ -56,6 +58,9 @@ class Server:
             return
         scope["region"] = self.region
         app = self._app_for(scope)
+        if isinstance(app, Endpoint) and scope["method"] == "POST":
+            # Only of an API: to a service the header may mean something else.
+            scope, receive = await _overridden(scope, receive)
         await app(scope, receive, send)
 
     def _app_for(self, scope: Scope) -> ASGIApp:
@@ -119,7 +124,9 @@ class Endpoint:
                 await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
                 return
         except ApiError as error:
-            response = JSONResponse(error.to_json(), status_code=error.status)
+            challenge = {"www-authenticate": 'Bearer realm="https://accounts.google.com/"'}
+            headers = challenge if isinstance(error, Unauthenticated) else None
+            response = JSONResponse(error.to_json(), status_code=error.status, headers=headers)
         except Exception:
             log.exception("%s %s", request.method, request.url.path)
             response = JSONResponse(
@@ -239,9 +246,36 @@ def _response(result: Any, call: Call) -> Response:
         return result
     if result is None:
         return Response(status_code=204)
-    fields = call.query.get("fields")
+    fields = (
+        call.query.get("fields") or call.query.get("$fields") or call.request.headers.get("x-goog-fieldmask") or None
+    )
     body = {name: value for name, value in result.items() if name != "_localgcp"}
     return JSONResponse(select(body, fields) if fields else body)
+
+
+async def _overridden(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    """The request that a client means who cannot send it: one whose query is too long for an address comes as a POST.
+
+    `google-api-python-client` does this to every GET of more than 2,048 characters.
+    """
+    headers = {name: value for name, value in scope["headers"] if name in (b"x-http-method-override", b"content-type")}
+    method = headers.get(b"x-http-method-override", b"").decode("latin-1").upper()
+    if not method:
+        return scope, receive
+    query = scope["query_string"]
+    if headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
+        body = bytearray()
+        async for chunk in Request(scope, receive).stream():
+            body += chunk
+            if len(body) > MAX_QUERY_BYTES:
+                break
+        query = b"&".join(part for part in (query, bytes(body[:MAX_QUERY_BYTES])) if part)
+        receive = _nothing
+    return {**scope, "method": method, "query_string": query}, receive
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 @asynccontextmanager

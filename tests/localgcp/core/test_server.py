@@ -1,5 +1,6 @@
 """Where APIs are served, and what is answered elsewhere."""
 
+import httpx
 import pytest
 from googleapiclient.errors import HttpError
 
@@ -65,3 +66,39 @@ def test_compute_names_the_region_that_it_does_not_know(region: Region, project:
         "Invalid value for field 'region': 'austrlia-southeast1'. Unknown region."
     )
     assert (unknown.status_code, known.status_code) == (400, 200)
+
+
+def test_a_list_whose_filter_is_too_long_for_an_address_is_answered(region: Region, project: str) -> None:
+    """The client sends it as a POST that says it is a GET."""
+    secrets = region.api("secretmanager", "v1").projects().secrets()
+    for name in ("first", "second"):
+        secrets.create(parent=f"projects/{project}", secretId=name, body={"replication": {"automatic": {}}}).execute()
+    expression = " OR ".join([*(f"name:none-{n:04}" for n in range(300)), "name:second"])
+
+    found = secrets.list(parent=f"projects/{project}", filter=expression).execute()
+
+    assert [secret["name"].rpartition("/")[2] for secret in found["secrets"]] == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("?fields=secrets.name", {}), ("?$fields=secrets.name", {}), ("", {"X-Goog-FieldMask": "secrets.name"})],
+)
+def test_a_client_may_ask_for_some_fields_in_three_ways(
+    region: Region, project: str, query: str, headers: dict[str, str]
+) -> None:
+    path = f"/secretmanager/v1/projects/{project}/secrets"
+    number = region.core.project_number(project)
+    with region.http() as http:
+        http.post(f"{path}?secretId=key", json={"replication": {"automatic": {}}})
+        answer = http.get(path + query, headers=headers).json()
+
+    assert answer == {"secrets": [{"name": f"projects/{number}/secrets/key"}]}
+
+
+def test_who_shows_no_token_is_asked_for_one(region: Region, project: str) -> None:
+    answer = httpx.get(f"{region.url}/secretmanager/v1/projects/{project}/secrets")
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == 'Bearer realm="https://accounts.google.com/"'
+    assert answer.json()["error"]["status"] == "UNAUTHENTICATED"
