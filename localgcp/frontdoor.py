@@ -9,12 +9,16 @@ all) and preconfigured WAF rules. Security policies decide by address ranges and
 """
 
 import asyncio
+import functools
 import ipaddress
+import json
 import logging
+import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
@@ -40,6 +44,10 @@ REDIRECTS = {
 }
 #: Cloud CDN's default for what carries no Cache-Control (backend buckets, `cdnPolicy.defaultTtl`).
 DEFAULT_TTL_SECONDS = 3600
+
+LOG_ENTRY_TYPE = "type.googleapis.com/google.cloud.loadbalancing.type.LoadBalancerLogEntry"
+#: What most entries of the log say of an answer: it is the backend's.
+BY_BACKEND = "response_sent_by_backend"
 
 log = logging.getLogger(__name__)
 _doors: "WeakKeyDictionary[Region, FrontDoor]" = WeakKeyDictionary()
@@ -76,6 +84,8 @@ class Action:
     cdn: Mapping[str, Any] | None = None
     request_headers: tuple[tuple[bytes, bytes], ...] = ()
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
+    #: Which share of the requests is logged.
+    log_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +114,8 @@ class Rule:
     public_host: str | None
     hosts: tuple[tuple[str, Matcher], ...]
     default: Matcher
-    log_requests: bool = False
+    target_proxy: str
+    url_map: str
 
     def matcher(self, host: str) -> Matcher:
         for pattern, matcher in self.hosts:
@@ -117,6 +128,7 @@ class Rule:
 class Policy:
     """A security policy as far as it can be decided here: (matches, action), first match wins."""
 
+    name: str
     rules: tuple[tuple[Callable[[Request], bool], str], ...] = field(default=())
 
     def refusal(self, request: Request) -> int | None:
@@ -199,37 +211,40 @@ class FrontDoor:
         action = rule.matcher(host).action(request.path)
         # What the load balancer adds: the client, itself, and its name.
         request.headers.append((b"via", b"1.1 google"))
-        response = await self._act(rule, action, request)
+        client = request.client
+        response, details = await self._act(rule, action, request)
         response.headers = [(name, value) for name, value in response.headers if name not in HOP_BY_HOP]
         response.headers.append((b"via", b"1.1 google"))
         response.headers += action.response_headers
         if translation is not None:
             self._translate_back(rule, translation, response)
-        if rule.log_requests and action.bucket is not None:
-            self._note(rule, request, response, began)
+        if action.log_share and random.random() < action.log_share:  # noqa: S311 (a share, not a secret)
+            self._note(rule, action, request, response, details, client, began)
         return response
 
-    async def _act(self, rule: Rule, action: Action, request: Request) -> Response:
+    async def _act(self, rule: Rule, action: Action, request: Request) -> tuple[Response, str]:
+        """The answer, and what the log says of how it came about."""
         if action.redirect is not None:
-            return self._redirect(rule, action.redirect, request)
+            return self._redirect(rule, action.redirect, request), ""
         if action.policy is not None:
             denied = action.policy.refusal(request)
             if denied is not None:
-                return _denied(denied)
+                return _denied(denied), "denied_by_security_policy"
         request.headers += action.request_headers
         if action.run_key is not None:
             if self._region.run.deployment(action.run_key) is None:
-                return _not_found(request)
+                return _not_found(request), BY_BACKEND
             # Cloud Run sees the client before the load balancer in X-Forwarded-For.
             given = request.header(b"x-forwarded-for")
             chain = given + b"," + request.client.encode() if given else request.client.encode()
             request.headers = [(name, value) for name, value in request.headers if name != b"x-forwarded-for"]
             request.headers.append((b"x-forwarded-for", chain))
             request.client = rule.address
-            return await self._region.run.handle(request, action.run_key, Origin.LOAD_BALANCER, action.run_tag)
+            answer = await self._region.run.handle(request, action.run_key, Origin.LOAD_BALANCER, action.run_tag)
+            return answer, BY_BACKEND
         if action.bucket is not None:
-            return await self._from_bucket(action, request)
-        return _bad_gateway()
+            return await self._from_bucket(action, request), BY_BACKEND
+        return _bad_gateway(), "failed_to_pick_backend"
 
     async def _from_bucket(self, action: Action, request: Request) -> Response:
         if request.method not in (b"GET", b"HEAD"):
@@ -335,24 +350,40 @@ class FrontDoor:
                 return other.public_host
         return None
 
-    def _note(self, rule: Rule, request: Request, response: Response, began: float) -> None:
-        """What the backend bucket answered. Cloud Run keeps the request log of its services itself."""
+    def _note(
+        self,
+        rule: Rule,
+        action: Action,
+        request: Request,
+        response: Response,
+        details: str,
+        client: str,
+        began: float,
+    ) -> None:
+        """An entry in the load balancer's log, written with the next batch. Cloud Run keeps its own beside it."""
         host = (request.header(b"host") or b"").decode("latin-1")
-        entry = {
-            "resource": {
-                "type": "http_load_balancer",
-                "labels": {"project_id": rule.project, "forwarding_rule_name": rule.name, "zone": "global"},
-            },
-            "severity": "INFO" if response.status < 400 else "WARNING",
-            "httpRequest": {
-                "requestMethod": request.method.decode("latin-1"),
-                "requestUrl": f"{rule.scheme}://{host}{request.target.decode('latin-1')}",
-                "status": response.status,
-                "remoteIp": request.client,
-                "latency": f"{time.monotonic() - began:.6f}s",
-            },
-        }
-        self._region.logs.write_entry(rule.project, "requests", entry)
+        status = response.status
+        severity = "INFO" if status < 400 else "WARNING" if status < 500 else "ERROR"
+        url = f"{rule.scheme}://{host}{request.target.decode('latin-1')}"
+        backend = str(action.service).rpartition("/")[2] if action.bucket is None else ""
+        resource = _resource_json(rule.project, rule.name, rule.target_proxy, rule.url_map, backend)
+        policy = ""
+        if action.policy is not None:
+            outcome = "DENY" if details == "denied_by_security_policy" else "ACCEPT"
+            policy = f', "enforcedSecurityPolicy": {{"name": {quoted(action.policy.name)}, "outcome": "{outcome}"}}'
+        members = (
+            f'"resource": {resource}, "severity": "{severity}", "httpRequest":'
+            f' {{"requestMethod": {quoted(request.method.decode("latin-1"))}, "requestUrl": {quoted(url)},'
+            f' "status": {status},'
+            f' "responseSize": {quoted((response.header(b"content-length") or b"0").decode("latin-1"))},'
+            f' "userAgent": {quoted((request.header(b"user-agent") or b"").decode("latin-1"))},'
+            f' "remoteIp": {quoted(client)}, "latency": "{time.monotonic() - began:.6f}s"}},'
+            f' "jsonPayload": {{"@type": "{LOG_ENTRY_TYPE}", "statusDetails": "{details}"{policy}}}'
+        )
+        trace = (request.header(b"x-cloud-trace-context") or b"").partition(b"/")[0].decode("latin-1")
+        if trace:
+            members += f', "trace": {quoted(f"projects/{rule.project}/traces/{trace}")}'
+        self._region.logs.write_members(rule.project, "requests", members)
 
     # Configuration
 
@@ -392,7 +423,8 @@ class FrontDoor:
             public_host=public,
             hosts=tuple(hosts),
             default=default,
-            log_requests=True,
+            target_proxy=str(resource.get("target", "")).rpartition("/")[2],
+            url_map=str(target.get("urlMap", "")).rpartition("/")[2],
         )
 
     def _paths(self, matcher: Mapping[str, Any]) -> tuple[tuple[str, Action], ...]:
@@ -421,8 +453,10 @@ class FrontDoor:
                 cdn=backend.get("cdnPolicy", {}) if backend.get("enableCdn") else None,
                 response_headers=answered,
                 policy=self._policy(backend.get("edgeSecurityPolicy")),
+                log_share=1.0,
             )
         key, tag = self._run_service(backend)
+        logs = backend.get("logConfig") or {}
         return Action(
             service=link,
             run_key=key,
@@ -430,6 +464,7 @@ class FrontDoor:
             policy=self._policy(backend.get("securityPolicy")),
             request_headers=_header_pairs(backend.get("customRequestHeaders", ())),
             response_headers=answered,
+            log_share=float(logs.get("sampleRate", 1.0)) if logs.get("enable") else 0.0,
         )
 
     def _run_service(self, backend: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -458,7 +493,7 @@ class FrontDoor:
                 "deny(502)",
             ):
                 rules.append((matches, rule["action"]))
-        return Policy(rules=tuple(rules))
+        return Policy(name=str(policy.get("name", "")), rules=tuple(rules))
 
     def _linked(self, link: str | None) -> Mapping[str, Any]:
         if not link:
@@ -537,6 +572,19 @@ def _page(status: int, title: str, text: str) -> Response:
         f"</title>\n</head>\n<body text=#000000 bgcolor=#ffffff>\n<h1>Error: {title}</h1>\n<h2>{text}</h2>\n<h2></h2>\n"
         "</body></html>\n",
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _resource_json(project: str, rule: str, proxy: str, url_map: str, backend: str) -> str:
+    labels = {
+        "project_id": project,
+        "forwarding_rule_name": rule,
+        "target_proxy_name": proxy,
+        "url_map_name": url_map,
+        "backend_service_name": backend,
+        "zone": "global",
+    }
+    return json.dumps({"type": "http_load_balancer", "labels": labels})
 
 
 def _bad_gateway() -> Response:

@@ -171,6 +171,51 @@ def test_a_security_policy_refuses_what_it_denies(edge: Edge, project: str) -> N
     assert after == 200
 
 
+def test_requests_are_logged_where_the_backend_asks_for_it(edge: Edge, project: str) -> None:
+    edge.build()
+    policy = edge.insert(
+        "securityPolicies",
+        name="armor",
+        rules=[
+            {
+                "priority": 2147483647,
+                "action": "deny(403)",
+                "match": {"versionedExpr": "SRC_IPS_V1", "config": {"srcIpRanges": ["*"]}},
+            }
+        ],
+    )
+    services = edge.compute.backendServices()
+    assert httpx.get(edge.url("https") + "/unlogged").status_code == 200
+    services.patch(project=project, backendService="web", body={"logConfig": {"enable": True}}).execute()
+    assert httpx.get(edge.url("https") + "/logged").status_code == 200
+    services.setSecurityPolicy(project=project, backendService="web", body={"securityPolicy": policy}).execute()
+    assert httpx.get(edge.url("https") + "/refused").status_code == 403
+
+    entries = edge.region.api("logging", "v2").entries()
+    found = entries.list(
+        body={"resourceNames": [f"projects/{project}"], "filter": "resource.type=http_load_balancer"}
+    ).execute()["entries"]
+
+    assert [(entry["httpRequest"]["requestUrl"], entry["httpRequest"]["status"]) for entry in found] == [
+        (f"https://{HOST}/logged", 200),
+        (f"https://{HOST}/refused", 403),
+    ]
+    assert [entry["jsonPayload"]["statusDetails"] for entry in found] == [
+        "response_sent_by_backend",
+        "denied_by_security_policy",
+    ]
+    assert found[1]["jsonPayload"]["enforcedSecurityPolicy"] == {"name": "armor", "outcome": "DENY"}
+    assert found[0]["resource"]["labels"] == {
+        "project_id": project,
+        "forwarding_rule_name": "https",
+        "target_proxy_name": "site",
+        "url_map_name": "site",
+        "backend_service_name": "web",
+        "zone": "global",
+    }
+    assert found[0]["trace"].startswith(f"projects/{project}/traces/")
+
+
 def test_without_its_service_the_load_balancer_says_404_and_without_a_backend_502(
     edge: Edge, parent: str, region: Region, project: str
 ) -> None:
