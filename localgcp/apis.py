@@ -68,6 +68,7 @@ APIS = (
             "/compute/v1/": "compute:beta",
             "/compute/beta/": "compute:beta",
             "/compute/compute/v1/": "compute:beta",
+            "/compute/compute/beta/": "compute:beta",
             "/compute/": "compute:beta",
         },
         dialect="compute",
@@ -81,7 +82,12 @@ APIS = (
     ),
     Api(
         name="dns",
-        documents={"/dns/v1/": "dns:v1", "/dns/v1beta2/": "dns:v1beta2", "/dns/dns/v1/": "dns:v1"},
+        documents={
+            "/dns/v1/": "dns:v1",
+            "/dns/v1beta2/": "dns:v1beta2",
+            "/dns/dns/v1/": "dns:v1",
+            "/dns/dns/v1beta2/": "dns:v1beta2",
+        },
         legacy=True,
     ),
     Api(name="iam", documents={"/iam/v1/": "iam:v1"}, operations_at="root"),
