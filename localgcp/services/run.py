@@ -12,6 +12,7 @@ from localgcp.errors import Aborted, ApiError, FailedPrecondition, InvalidArgume
 from localgcp.fieldmask import apply_mask, parse_mask
 from localgcp.generic import existing, listed, page, resource_schema
 from localgcp.iam.acting import may_act_as
+from localgcp.operations import Work
 from localgcp.region import Region
 from localgcp.run import jobs, resources
 from localgcp.run.program import StartFailed
@@ -87,7 +88,7 @@ def _create_service(call: Call, key: str, given: Mapping[str, Any]) -> dict[str,
         "conditions": [],
     }
     if call.query.get("validateOnly"):
-        return call.operation(target=key, kind="CREATE", response={"@type": SERVICE_TYPE, **body})
+        return _operation(call, Resource(key, body), SERVICE_TYPE, "CREATE")
     with call.store.transaction():
         created = call.store.create(key, body)
         revision = _new_revision(call, created)
@@ -108,7 +109,7 @@ def patch_service(call: Call) -> dict[str, Any]:
         call.check("run.services.create", call.key.rpartition("/services/")[0])
         return _create_service(call, call.key, call.body)
     if call.query.get("validateOnly"):
-        return call.operation(target=call.key, kind="UPDATE", response={"@type": SERVICE_TYPE, **changed})
+        return _operation(call, changed, SERVICE_TYPE, "UPDATE")
     return _roll_out(call, changed, revision)
 
 
@@ -160,7 +161,7 @@ def delete_service(call: Call) -> dict[str, Any]:
     current = existing(call)
     _check_etag(call, current, call.query.get("etag"))
     if call.query.get("validateOnly"):
-        return call.operation(target=current.key, kind="DELETE", response={"@type": SERVICE_TYPE, **current})
+        return _operation(call, current, SERVICE_TYPE, "DELETE")
     call.store.delete(current.key)
     runtime = runtime_of(call.region)
 
@@ -169,7 +170,7 @@ def delete_service(call: Call) -> dict[str, Any]:
             runtime.wait(runtime.remove(current.key))
         return {"@type": SERVICE_TYPE, **current, "deleteTime": timestamp(call.region.clock.now())}
 
-    return call.operation(work, target=current.key, kind="DELETE")
+    return _operation(call, current, SERVICE_TYPE, "DELETE", work)
 
 
 @service.method("projects.locations.services.revisions.list", "projects.locations.jobs.executions.list")
@@ -201,7 +202,7 @@ def delete_revision(call: Call) -> dict[str, Any]:
             runtime.wait(runtime.remove_revision(revision.key))
         return {"@type": REVISION_TYPE, **revision}
 
-    return call.operation(work, target=revision.key, kind="DELETE")
+    return _operation(call, revision, REVISION_TYPE, "DELETE", work)
 
 
 def _roll_out(call: Call, body: Resource, revision: Resource | None) -> dict[str, Any]:
@@ -220,7 +221,7 @@ def _roll_out(call: Call, body: Resource, revision: Resource | None) -> dict[str
         return {"@type": SERVICE_TYPE, **done}
 
     kind = "CREATE" if body["generation"] == "1" else "UPDATE"
-    return call.operation(work, target=body.key, kind=kind, metadata={"@type": SERVICE_TYPE, **body})
+    return _operation(call, body, SERVICE_TYPE, kind, work)
 
 
 def _start_revision(
@@ -310,6 +311,15 @@ def _new_revision(call: Call, parent: Resource) -> Resource:
     return call.store.create(key, body)
 
 
+def _operation(
+    call: Call, resource: Resource, message_type: str, kind: str, work: Work | None = None
+) -> dict[str, Any]:
+    """The operation that changes a resource: with the resource as its metadata, and as its response without `work`."""
+    body = {"@type": message_type, **resource}
+    response = body if work is None else None
+    return call.operation(work, target=resource.key, kind=kind, response=response, metadata=body)
+
+
 def _check_etag(call: Call, current: Mapping[str, Any], etag: str | None) -> None:
     if etag and etag != current["etag"]:
         raise Aborted(
@@ -394,7 +404,7 @@ def _job_operation(call: Call, job: Resource, kind: str) -> dict[str, Any]:
     token = job.get("startExecutionToken") or job.get("runExecutionToken")
     execution_key = f"{job.key}/executions/{job.key.rpartition('/')[2]}-{token}"
     if not token or call.query.get("validateOnly") or call.store.exists(execution_key):
-        return call.operation(target=job.key, kind=kind, response={"@type": JOB_TYPE, **job})
+        return _operation(call, job, JOB_TYPE, kind)
     jobs.begin(call.region, job, jobs.new_execution(call.region, job, {}, call.principal.email, suffix=token))
 
     def work() -> dict[str, Any]:
@@ -404,7 +414,7 @@ def _job_operation(call: Call, job: Resource, kind: str) -> dict[str, Any]:
                 raise jobs.ExecutionFailed(error)
         return {"@type": JOB_TYPE, **call.store.get(job.key)}
 
-    return call.operation(work, target=job.key, kind=kind)
+    return _operation(call, job, JOB_TYPE, kind, work)
 
 
 @service.method("projects.locations.jobs.run")
@@ -417,7 +427,7 @@ def run_job(call: Call) -> dict[str, Any]:
         resources.check_overrides(overrides, job["template"])
     execution = jobs.new_execution(call.region, job, without_nulls(overrides), call.principal.email)
     if call.body.get("validateOnly"):
-        return call.operation(target=execution.key, response={"@type": jobs.EXECUTION_TYPE, **execution})
+        return _operation(call, execution, jobs.EXECUTION_TYPE, "RUN")
     return jobs.begin(call.region, job, execution)
 
 
@@ -428,13 +438,13 @@ def cancel_execution(call: Call) -> dict[str, Any]:
     if "completionTime" in execution:
         raise FailedPrecondition(f"Execution {execution.key.rpartition('/')[2]} has already completed.")
     if call.body.get("validateOnly"):
-        return call.operation(target=execution.key, kind="CANCEL", response={"@type": jobs.EXECUTION_TYPE, **execution})
+        return _operation(call, execution, jobs.EXECUTION_TYPE, "CANCEL")
 
     def work() -> dict[str, Any]:
         jobs.cancel(call.region, execution.key)
         return {"@type": jobs.EXECUTION_TYPE, **call.store.get(execution.key)}
 
-    return call.operation(work, target=execution.key, kind="CANCEL")
+    return _operation(call, execution, jobs.EXECUTION_TYPE, "CANCEL", work)
 
 
 @service.method("projects.locations.jobs.delete", "projects.locations.jobs.executions.delete")
@@ -445,14 +455,14 @@ def delete_job(call: Call) -> Any:
     _check_etag(call, current, call.query.get("etag"))
     response_type = jobs.EXECUTION_TYPE if "/executions/" in current.key else JOB_TYPE
     if call.query.get("validateOnly"):
-        return call.operation(target=current.key, kind="DELETE", response={"@type": response_type, **current})
+        return _operation(call, current, response_type, "DELETE")
 
     def work() -> dict[str, Any]:
         jobs.cancel_below(call.region, current.key)
         call.store.delete(current.key)
         return {"@type": response_type, **current, "deleteTime": timestamp(call.region.clock.now())}
 
-    return call.operation(work, target=current.key, kind="DELETE")
+    return _operation(call, current, response_type, "DELETE", work)
 
 
 def _job_fields(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,9 +162,11 @@ def test_a_deleted_job_says_when_it_was_deleted(region: Region, parent: str, ima
     jobs = region.client(run_v2.JobsClient)
 
     checked = jobs.delete_job(request=run_v2.DeleteJobRequest(name=job.name, validate_only=True)).result(timeout=30)
-    deleted = jobs.delete_job(name=job.name).result(timeout=30)
+    deletion = jobs.delete_job(name=job.name)
+    deleted = deletion.result(timeout=30)
 
     assert (checked.name, checked.delete_time) == (job.name, None)
+    assert deletion.metadata.name == job.name
     assert deleted.delete_time is not None
     with pytest.raises(NotFound):
         jobs.get_job(name=job.name)
