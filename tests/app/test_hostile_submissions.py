@@ -107,6 +107,20 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown field": (json_schema() | {"callback": "x"}, "invalid-request", "callback"),
     "no document": ({"validator": "json-schema", "schema": True}, "invalid-request", "document"),
     "rules without a list": ({"validator": "cel", "document": 1, "rules": {}}, "invalid-request", "rules"),
+    "half a character as a field": (json_schema() | {"\ud800": 1}, "invalid-request", "?"),
+    "half a character in a document": (json_schema({"a": "\ud800"}, {"required": ["b"]}), "bad-encoding", "document"),
+    "half a character in a rule": (cel("'\ud800' == ''"), "bad-encoding", "rules[0].expression"),
+    "half a character as a rule's name": (
+        {"validator": "cel", "document": {}, "rules": [{"id": "\ud800", "expression": "false"}]},
+        "bad-encoding",
+        "rules[0].id",
+    ),
+    "a rule's name that nobody can print": (
+        {"validator": "cel", "document": {}, "rules": [{"id": "a\x00b", "expression": "false"}]},
+        "invalid-request",
+        "rules[0].id",
+    ),
+    "empty rule": (cel(""), "invalid-request", "rules[0].expression"),
     "file name with control characters": (json_schema() | {"filename": "a\nb"}, "invalid-request", "filename"),
 }
 
@@ -148,6 +162,15 @@ def test_a_body_that_cannot_be_read_is_a_problem(
     answer = api.post("/api/validations", body, content_type=content_type)
 
     assert (answer.status_code, answer.json()["type"].rsplit("/", 1)[1]) == (status, problem)
+
+
+def test_a_compressed_body_is_refused_before_it_is_read(api: Client) -> None:
+    answer = api.post(
+        "/api/validations", b"\x1f\x8b", content_type="application/json", headers={"content-encoding": "gzip"}
+    )
+
+    assert (answer.status_code, answer["Accept-Encoding"]) == (415, "identity")
+    assert answer.json()["errors"][0]["field"] == "Content-Encoding"
 
 
 @pytest.fixture
@@ -249,6 +272,15 @@ def test_a_schema_location_in_a_document_is_not_followed() -> None:
             trap.accept()
 
     assert outcome.findings == []
+
+
+def test_a_byte_order_mark_is_no_part_of_a_document() -> None:
+    """A file that was read as a text, as most languages read files, keeps its mark as a character."""
+    schema = {"properties": {"a": {"type": "integer"}}}
+
+    outcome = run(pool(), json_schema('\ufeff{\n "a": "x"}', schema))
+
+    assert [(f["path"], f["line"], f["column"]) for f in outcome.findings] == [("/a", 2, 7)]
 
 
 def test_findings_stop_at_a_thousand() -> None:

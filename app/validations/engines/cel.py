@@ -11,7 +11,15 @@ from typing import Any, Final
 from cel_expr_python import cel
 
 from app.validations.engines.limits import MAX_EXPRESSION_LENGTH, MAX_MACRO_DEPTH
-from app.validations.engines.results import Finding, Refused, Report, Severity, over_budget
+from app.validations.engines.results import (
+    Finding,
+    Refused,
+    Report,
+    Severity,
+    has_half_a_pair,
+    not_unicode,
+    over_budget,
+)
 
 _ENVIRONMENT: Final = cel.NewEnv(variables={"document": cel.Type.DYN})
 _CONDITIONS: Final = cel.NewEnv(variables={"inputs": cel.Type.DYN, "steps": cel.Type.DYN})
@@ -154,15 +162,8 @@ def _refuse_unrepresentable(document: Any) -> None:
         elif isinstance(value, list):
             stack.extend(value)
         elif isinstance(value, str):
-            # isascii is a flag of the object: this costs nothing for most texts.
-            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-                raise Refused(
-                    "bad-encoding",
-                    "A text is not Unicode",
-                    field="document",
-                    detail="a text has half of a surrogate pair, such as \\ud800",
-                    remedy="write the whole character, or the pair",
-                )
+            if has_half_a_pair(value):
+                raise not_unicode("document")
         elif isinstance(value, int) and value not in _INTEGERS:
             raise Refused(
                 "number-too-large",

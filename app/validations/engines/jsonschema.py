@@ -11,7 +11,7 @@ import jsonschema_rs
 
 from app.validations.engines import strictjson
 from app.validations.engines.limits import MAX_PATTERN_BYTES, MAX_PATTERN_STEPS
-from app.validations.engines.results import Finding, Refused, Report, Severity, over_budget
+from app.validations.engines.results import Finding, Refused, Report, Severity, not_unicode, over_budget
 
 # A message quotes the value it is about. For a large document that would be the document, once per finding.
 _QUOTED_BYTES = 16 * 1024
@@ -41,6 +41,8 @@ def validate(document: Any, text: str | None, size: int, schema: Any, report: Re
             errors.append((tuple(error.instance_path), kind.name, error.message))
             if not report.add(_finding(errors[-1])):
                 return
+    except UnicodeEncodeError:
+        raise not_unicode("document") from None
     except ValueError as error:
         # jsonschema-rs raises plain ValueErrors for what it cannot convert or resolve, and they say what it was.
         raise Refused(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from app.validations.engines import wire
 from app.validations.engines.limits import WALL_CLOCK
 from app.validations.engines.results import Refused, over_budget
 
+log = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parents[3]
 _MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
@@ -154,6 +156,9 @@ class Pool:
                     "send a smaller file, or a simpler schema or rule",
                 ) from None
             except EOFError as error:
+                # What it worked on may have been too much for it, or have met a mistake of ours: the status tells.
+                child.kill()
+                log.warning("a validator ended while at work on %s: exit status %s", error, child.process.returncode)
                 raise over_budget(
                     str(error),
                     f"validating needed more memory or recursion than it may (while working on: {error})",

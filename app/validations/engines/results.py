@@ -33,8 +33,8 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         return {
             "severity": self.severity.value,
-            "code": self.code,
-            "message": shortened(self.message),
+            "code": shortened(self.code),
+            "message": shortened(self.message.strip()),
             "path": shortened(self.path, 1000),
             "line": self.line,
             "column": self.column,
@@ -72,7 +72,7 @@ class Refused(Exception):
             "code": self.code,
             "title": self.title,
             "status": self.status,
-            "field": self.field,
+            "field": shortened(self.field),
             "detail": shortened(self.detail, 1000),
             "remedy": self.remedy,
         }
@@ -91,6 +91,21 @@ class Refused(Exception):
 
 def over_budget(field: str, detail: str, remedy: str) -> Refused:
     return Refused("over-budget", "The validation costs too much", field=field, detail=detail, remedy=remedy)
+
+
+def not_unicode(field: str) -> Refused:
+    return Refused(
+        "bad-encoding",
+        "A text is not Unicode",
+        field=field,
+        detail="a text has half of a surrogate pair, such as \\ud800",
+        remedy="write the whole character, or the pair",
+    )
+
+
+def has_half_a_pair(text: str) -> bool:
+    # isascii is a flag of the object: this costs nothing for most texts.
+    return not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def shortened(text: str, limit: int = MAX_MESSAGE_LENGTH) -> str:

@@ -9,7 +9,15 @@ from typing import Any
 
 from app.validations.engines import cel, jsonschema, strictjson, xmlschema
 from app.validations.engines.limits import MAX_FILENAME_LENGTH, MAX_RULES, MAX_SCHEMA_BYTES
-from app.validations.engines.results import Finding, Refused, Report, Severity, Validator
+from app.validations.engines.results import (
+    Finding,
+    Refused,
+    Report,
+    Severity,
+    Validator,
+    has_half_a_pair,
+    not_unicode,
+)
 
 _FIELDS = {"validator", "document", "schema", "rules", "filename"}
 _NAMES = ", ".join(sorted(_FIELDS))
@@ -43,7 +51,9 @@ class _Submission:
         if part.content is None and not isinstance(part.value, str):
             return part.value, None
         text = strictjson.decode(part.content, name) if part.content is not None else part.value
-        return strictjson.loads(text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"), name), text
+        # A file that was read as a text brings its byte order mark as a character.
+        text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+        return strictjson.loads(text, name), text
 
     def word(self, name: str, default: str | None = None) -> str:
         if default is not None and name not in self.parts:
@@ -154,12 +164,17 @@ def _rules(submission: _Submission) -> list[cel.Rule]:
             raise _invalid(f"{where}.{name[:100]}", "is not a field", "send only id, expression, message, severity")
         for name, value in item.items():
             if not isinstance(value, str) or not value:
-                raise _invalid(f"{where}.{name}", f"is {_kind(value)}", "send a text that is not empty")
+                found = "is empty" if value == "" else f"is {_kind(value)}"
+                raise _invalid(f"{where}.{name}", found, "send a text that is not empty")
+            if has_half_a_pair(value):
+                raise not_unicode(f"{where}.{name}")
         if "expression" not in item:
             raise _invalid(f"{where}.expression", "is missing", "send a CEL expression")
         identifier = item.get("id", f"rule-{index + 1}")
         if len(identifier) > 60:
             raise _invalid(f"{where}.id", f"has {len(identifier)} characters", "send at most 60")
+        if not identifier.isprintable():
+            raise _invalid(f"{where}.id", "has control characters", "send letters, digits and punctuation")
         if any(identifier == rule.id for rule in rules):
             raise _invalid(f"{where}.id", f"is {identifier!r} like another rule's", "give each rule its own id")
         severity = item.get("severity", Severity.ERROR.value)
