@@ -73,8 +73,14 @@ def once(request: HttpRequest, organization_id: int, body: bytes) -> Iterator[Sl
 
 
 def _fingerprint(request: HttpRequest, body: bytes) -> str:
-    head = f"{request.method} {request.path} {request.headers.get('Content-Type', '')}\n"
-    return hashlib.sha256(head.encode() + body).hexdigest()
+    content_type = request.headers.get("Content-Type", "")
+    boundary = (request.content_params or {}).get("boundary", "")
+    if request.content_type == "multipart/form-data" and boundary:
+        # Most libraries draw another boundary for each attempt; what it separates stays the same.
+        content_type = request.content_type
+        body = body.replace(f"--{boundary}".encode(), b"--")
+    head = f"{request.method} {request.path} {content_type}\n"
+    return hashlib.sha256(head.encode("utf-8", "surrogateescape") + body).hexdigest()
 
 
 def _claim(organization_id: int, key: str, fingerprint: str) -> Slot:

@@ -8,7 +8,6 @@ from uuid import UUID
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
-from pydantic import AwareDatetime
 
 from app.idempotency import keys as idempotency
 from app.organizations.models import ApiKey, Scope
@@ -18,8 +17,9 @@ from app.validations.engines.limits import MAX_BODY_BYTES
 from app.validations.engines.results import Severity, Validator
 from app.validations.models import Finding, State, ValidationJob, Verdict, first_id_of
 from app.validations.openapi import IDEMPOTENCY_KEY, PREFER, SUBMISSION
-from app.web import bodies
+from app.web import bodies, etags
 from app.web.auth import ApiKeyAuth
+from app.web.moments import Moment
 from app.web.problems import Problem, ProblemDocument
 
 router = Router()
@@ -77,8 +77,8 @@ class JobsQuery(Schema):
     state: State | None = None
     verdict: Verdict | None = None
     validator: Validator | None = None
-    created_from: AwareDatetime | None = Field(None, description="Created then or later, RFC 3339 with an offset.")
-    created_before: AwareDatetime | None = Field(None, description="Created before.")
+    created_from: Moment | None = Field(None, description="Created then or later, RFC 3339 with an offset.")
+    created_before: Moment | None = Field(None, description="Created before.")
 
 
 class SubmitQuery(Schema):
@@ -117,7 +117,7 @@ def submit(request: HttpRequest, response: HttpResponse, query: Query[SubmitQuer
     with idempotency.once(request, key.organization_id, body) as slot:
         if slot.is_replay:
             return _replayed(slot, response)
-        is_asked = "respond-async" in request.headers.get("Prefer", "")
+        is_asked = _asks_for_later(request)
         if _is_asynchronous(query.mode, is_asked=is_asked, size=len(body)):
             job = submissions.accept(key, body, content_type, started_at, slot)
             response.headers["Location"] = _url(job)
@@ -171,9 +171,7 @@ def show(request: HttpRequest, response: HttpResponse, job_id: UUID) -> Any:
     response.headers["Cache-Control"] = "private, no-cache"
     if not job.is_finished:
         response.headers["Retry-After"] = str(_POLL_SECONDS)
-    if tag in {
-        candidate.strip().removeprefix("W/") for candidate in request.headers.get("If-None-Match", "").split(",")
-    }:
+    if etags.is_known(request, tag):
         return Status(304, None)
     return _with_findings(job, list(job.findings.all()))
 
@@ -196,6 +194,12 @@ def cancel(request: HttpRequest, job_id: UUID) -> dict[str, Any]:
         )
     job.refresh_from_db()
     return _out(job)
+
+
+def _asks_for_later(request: HttpRequest) -> bool:
+    """`Prefer: respond-async` (RFC 7240), beside whatever else is preferred."""
+    preferences = request.headers.get("Prefer", "").lower().split(",")
+    return "respond-async" in {preference.partition(";")[0].strip() for preference in preferences}
 
 
 def _is_asynchronous(mode: Mode, *, is_asked: bool, size: int) -> bool:

@@ -13,7 +13,13 @@ _MAX_DRAINED_BYTES = 32 * 1024 * 1024
 
 
 def read(request: HttpRequest, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The body, with or without a Content-Length. Raises: Problem 413; nothing beyond the limit is kept in memory."""
+    """The body, with or without a Content-Length. Nothing beyond the limit is kept in memory.
+
+    Raises: Problem 413; Problem 415 for a compressed body, whose true size nobody announces.
+    """
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise _encoded(coding)
     announced = request.META.get("CONTENT_LENGTH") or ""
     if announced:
         # Django makes 0 of what is no number; so did the server that parsed the message.
@@ -40,6 +46,18 @@ def _drain(stream: Any, count: int) -> None:
     """Read on and forget: a connection closed on unread bytes is reset, and the client never sees the answer."""
     while count > 0 and (chunk := stream.read(min(_CHUNK, count))):
         count -= len(chunk)
+
+
+def _encoded(coding: str) -> Problem:
+    detail = f"the Content-Encoding is {coding[:40]!r}"
+    return Problem(
+        "unsupported-media-type",
+        "The request is in another format",
+        status=415,
+        detail=detail,
+        errors=[FieldError(field="Content-Encoding", message=detail, remedy="send the body as it is")],
+        headers={"Accept-Encoding": "identity", "Connection": "close"},
+    )
 
 
 def _too_large(detail: str, limit: int) -> Problem:

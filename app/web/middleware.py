@@ -19,6 +19,7 @@ log = structlog.get_logger("app.request")
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/(\d{1,20}))?(?:;o=(\d))?")
+_MACHINES: Final = ("/api/", "/callbacks/")  # who asks there reads problem documents, not pages
 _PROBES: Final = {"/healthz", "/readyz"}
 _POLICY: Final = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
@@ -42,7 +43,7 @@ def request_log(get_response: _View) -> _View:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(**trace_of(request))
         response = get_response(request)
-        if request.path.startswith("/api/") and response.status_code >= 400:
+        if request.path.startswith(_MACHINES) and response.status_code >= 400:
             response = _as_problem(request, response)
         if request.path in _PROBES and response.status_code < 400:
             return response

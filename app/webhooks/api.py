@@ -8,14 +8,15 @@ from django.db import transaction
 from django.http import Http404, HttpRequest
 from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
-from pydantic import field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from app.organizations.models import ApiKey, Organization, Scope
 from app.tasking import occurrence
+from app.web import json_bodies
 from app.web.auth import ApiKeyAuth
 from app.web.problems import FieldError, Problem, ProblemDocument
 from app.webhooks import sending
-from app.webhooks.models import EVENTS, State, WebhookDelivery, WebhookEndpoint
+from app.webhooks.models import EVENTS, DeliveryState, WebhookDelivery, WebhookEndpoint
 from app.webhooks.signing import new_secret
 from app.webhooks.tasks import deliver_webhook, reopen
 
@@ -25,7 +26,9 @@ ROTATION: Final = timedelta(hours=24)
 _PROBLEMS: dict[int | frozenset[int], type[Schema] | Any] = {frozenset({401, 403, 429, 503}): ProblemDocument}
 
 
-class EndpointIn(Schema):
+class EndpointIn(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     url: str = Field(max_length=2000, description="https, on the internet.")
     description: str = Field("", max_length=200)
     events: list[str] = Field(list(EVENTS), min_length=1, description=f"Some of {', '.join(EVENTS)}.")
@@ -59,7 +62,7 @@ class DeliveryOut(Schema):
     id: UUID
     event: str
     message_id: str = Field(description="The header `webhook-id`.")
-    state: State
+    state: DeliveryState
     attempts: int
     last_status: int | None
     last_error: str
@@ -75,18 +78,20 @@ class DeliveriesOut(Schema):
 class DeliveriesQuery(Schema):
     limit: int = Field(50, ge=1, le=200)
     cursor: UUID | None = None
-    state: State | None = None
+    state: DeliveryState | None = None
 
 
 @router.post(
     "",
     auth=ApiKeyAuth(Scope.WRITE),
-    response={201: EndpointWithSecretOut, frozenset({409, 422}): ProblemDocument} | _PROBLEMS,
+    response={201: EndpointWithSecretOut, frozenset({400, 409, 413, 415, 422}): ProblemDocument} | _PROBLEMS,
+    openapi_extra=json_bodies.schema_of(EndpointIn, {"url": "https://example.com/validibot"}),
     summary="Create a webhook endpoint",
 )
-def create(request: HttpRequest, endpoint: EndpointIn) -> Status[WebhookEndpoint]:
+def create(request: HttpRequest) -> Status[WebhookEndpoint]:
     """The answer holds the secret, which is not shown again."""
     key: ApiKey = request.auth  # type: ignore[attr-defined]
+    endpoint = json_bodies.parsed(request, json_bodies.read(request), EndpointIn)
     try:
         sending.checked(endpoint.url)
     except sending.NotAllowed as error:
@@ -107,7 +112,7 @@ def create(request: HttpRequest, endpoint: EndpointIn) -> Status[WebhookEndpoint
                 status=409,
                 detail=f"an organisation has at most {MAX_ENDPOINTS}: delete one first",
             )
-        made = WebhookEndpoint.objects.create(organization_id=key.organization_id, **endpoint.dict())
+        made = WebhookEndpoint.objects.create(organization_id=key.organization_id, **endpoint.model_dump())
     return Status(201, made)
 
 
@@ -156,7 +161,7 @@ def rotate_secret(request: HttpRequest, endpoint_id: UUID) -> WebhookEndpoint:
 @router.get(
     "/{uuid:endpoint_id}/deliveries",
     auth=ApiKeyAuth(Scope.READ),
-    response={200: DeliveriesOut, 404: ProblemDocument} | _PROBLEMS,
+    response={200: DeliveriesOut, frozenset({404, 422}): ProblemDocument} | _PROBLEMS,
     summary="Messages to an endpoint, newest first",
 )
 def deliveries(request: HttpRequest, endpoint_id: UUID, query: Query[DeliveriesQuery]) -> dict[str, Any]:
@@ -183,7 +188,7 @@ def redeliver(request: HttpRequest, endpoint_id: UUID, delivery_id: UUID) -> Sta
         row = WebhookDelivery.objects.select_for_update().filter(pk=delivery_id, endpoint=endpoint).first()
         if row is None:
             raise Http404
-        if row.state != State.FAILED:
+        if row.state != DeliveryState.FAILED:
             raise Problem(
                 "not-failed",
                 "The message has not failed",

@@ -55,7 +55,7 @@ class WebhookEndpoint(models.Model):
         return [self.secret, *([self.previous_secret] if is_changing else [])]
 
 
-class State(models.TextChoices):
+class DeliveryState(models.TextChoices):
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     DELIVERED = "DELIVERED"
@@ -74,7 +74,7 @@ class WebhookDelivery(OutboxRow):
     event = models.CharField(max_length=100)
     message_id = models.CharField(max_length=200)
     payload = models.JSONField()
-    state = models.CharField(max_length=9, choices=State, default=State.PENDING)
+    state = models.CharField(max_length=9, choices=DeliveryState, default=DeliveryState.PENDING)
     last_status = models.PositiveSmallIntegerField(null=True)
     last_error = models.CharField(max_length=500, blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -95,7 +95,7 @@ class WebhookDelivery(OutboxRow):
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["endpoint", "message_id"], name="webhookdelivery_is_made_once"),
-            models.CheckConstraint(condition=Q(state__in=State.values), name="webhookdelivery_state_is_known"),
+            models.CheckConstraint(condition=Q(state__in=DeliveryState.values), name="webhookdelivery_state_is_known"),
             models.CheckConstraint(
                 condition=Q(state__in=outbox.UNFINISHED, finished_at__isnull=True)
                 | ~Q(state__in=outbox.UNFINISHED) & Q(finished_at__isnull=False),

@@ -1,6 +1,7 @@
 """A POST to an address that a customer chose: never into our own network, never further than where it points."""
 
 import ipaddress
+import re
 import socket
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -11,6 +12,10 @@ from urllib3.util import Timeout
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 15.0
 _MAX_URL_LENGTH: Final = 2000
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"(?:{_LABEL}\.)+(?!\d+\.?\Z|0x){_LABEL}\.?")
+# Top-level names that the internet has not, and networks have for themselves (RFC 6761, 6762, 8375; ICANN's .internal).
+_PRIVATE_NAME: Final = re.compile(r"(?:^|\.)(?:localhost|local|localdomain|internal|home\.arpa|test|invalid)\.?\Z")
 
 
 class NotAllowed(Exception):
@@ -39,11 +44,7 @@ def checked(url: str, *, is_internal: bool = False) -> SplitResult:
         raise NotAllowed("the address must have a host, and neither user, password nor fragment")
     if not is_internal and port not in (None, 443, 8443):
         raise NotAllowed("the port must be 443 or 8443")
-    try:
-        address = ipaddress.ip_address(parts.hostname)
-    except ValueError:
-        return parts
-    if not is_internal and not _is_public(address):
+    if not is_internal and not _may_be_public(parts.hostname):
         raise NotAllowed("the address is not on the internet")
     return parts
 
@@ -105,6 +106,15 @@ def _resolved(host: str, port: int, *, is_internal: bool) -> str:
     if not is_internal and not all(_is_public(ipaddress.ip_address(address)) for address in addresses):
         raise NotAllowed(f"{host} leads to an address that is not on the internet")
     return addresses[0]
+
+
+def _may_be_public(host: str) -> bool:
+    """Whether a host can be on the internet, by what it says. Where a name leads is seen when it is called."""
+    try:
+        return _is_public(ipaddress.ip_address(host))
+    except ValueError:
+        # A last label of digits is an address in disguise: 127.1, 2130706433, 0x7f.1 (what inet_aton accepts).
+        return bool(_NAME.fullmatch(host)) and len(host) <= 253 and not _PRIVATE_NAME.search(host)
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from app import outbox
 from app.outbox import Deadline, delete_older
 from app.tasking import CloudTask
-from app.webhooks.models import State, WebhookDelivery
+from app.webhooks.models import DeliveryState, WebhookDelivery
 from app.webhooks.tasks import deliver_webhook
 
 KEPT: Final = timedelta(days=30)
@@ -27,8 +27,8 @@ def purge(deadline: Deadline) -> dict[str, int]:
 
 
 def _give_up(delivery_id: Any, attempts: int) -> None:
-    WebhookDelivery.objects.filter(pk=delivery_id, state=State.PENDING).update(
-        state=State.FAILED,
+    WebhookDelivery.objects.filter(pk=delivery_id, state=DeliveryState.PENDING).update(
+        state=DeliveryState.FAILED,
         finished_at=Now(),
         sweep_at=None,
         last_error=f"{attempts} workers died while they sent this message",

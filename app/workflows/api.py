@@ -17,13 +17,15 @@ from app.ids import first_id_of
 from app.organizations.models import ApiKey, Scope
 from app.settings import env
 from app.validations.openapi import IDEMPOTENCY_KEY
+from app.web import etags, json_bodies
 from app.web.auth import ApiKeyAuth
+from app.web.json_bodies import schema_of
 from app.web.problems import FieldError, Problem, ProblemDocument
 from app.workflows import requests, runs, versions
 from app.workflows.definitions import Definition, StepType
 from app.workflows.engine import RunState, StepState
 from app.workflows.models import WorkflowDefinition, WorkflowRun, WorkflowStepRun, WorkflowVersion
-from app.workflows.requests import NewReplay, NewRun, NewWorkflow, schema_of
+from app.workflows.requests import NewReplay, NewRun, NewWorkflow
 
 router = Router()
 _PROBLEMS: dict[int | frozenset[int], type[Schema] | Any] = {frozenset({401, 403, 429, 503}): ProblemDocument}
@@ -139,12 +141,12 @@ _EXAMPLE: Final = {
 def create(request: HttpRequest, response: HttpResponse) -> Status[dict[str, Any]]:
     """The steps are checked as a graph: a cycle, an unknown step, a bad condition are refused by name."""
     key = _key(request)
-    body = requests.read(request)
+    body = json_bodies.read(request)
     with idempotency.once(request, key.organization_id, body) as slot:
         if slot.is_replay:
             version = WorkflowVersion.objects.select_related("workflow").get(workflow=UUID(slot.resource_id), number=1)
         else:
-            new = requests.parsed(request, body, NewWorkflow)
+            new = json_bodies.parsed(request, body, NewWorkflow)
             requests.refuse_unsound(new.definition, key.organization_id)
             try:
                 with transaction.atomic():
@@ -200,7 +202,7 @@ def show(request: HttpRequest, workflow_id: UUID) -> dict[str, Any]:
 def add_version(request: HttpRequest, response: HttpResponse, workflow_id: UUID) -> Status[dict[str, Any]]:
     """Runs that have begun keep their version. Steps equal to those of the newest version add none: 200."""
     workflow = _workflow(request, workflow_id)
-    definition = requests.parsed(request, requests.read(request), Definition)
+    definition = json_bodies.parsed(request, json_bodies.read(request), Definition)
     requests.refuse_unsound(definition, workflow.organization_id)
     version, is_new = versions.add(workflow, _key(request), definition)
     response.headers["Location"] = f"{_workflow_url(workflow_id)}/versions/{version.number}"
@@ -239,12 +241,12 @@ def show_version(request: HttpRequest, workflow_id: UUID, number: int) -> dict[s
 def start(request: HttpRequest, response: HttpResponse, workflow_id: UUID) -> Status[dict[str, Any]]:
     """Answers at once. Ask at `Location` until the state is SUCCESS, FAILED or CANCELLED."""
     key = _key(request)
-    body = requests.read(request)
+    body = json_bodies.read(request)
     with idempotency.once(request, key.organization_id, body) as slot:
         if slot.is_replay:
             run = _run(request, workflow_id, UUID(slot.resource_id))
         else:
-            new = requests.parsed(request, body, NewRun)
+            new = json_bodies.parsed(request, body, NewRun)
             version = _version(request, workflow_id, new.version)
             _refuse_too_many(key)
             with transaction.atomic():
@@ -286,7 +288,7 @@ def show_run(request: HttpRequest, response: HttpResponse, workflow_id: UUID, ru
         is_waiting = all(step_run.is_finished or not step_run.is_dispatched for step_run in step_runs)
         seconds = _POLL_SECONDS_WHILE_WAITING if is_waiting and run.started_at else _POLL_SECONDS
         response.headers["Retry-After"] = str(seconds)
-    if tag in {known.strip().removeprefix("W/") for known in request.headers.get("If-None-Match", "").split(",")}:
+    if etags.is_known(request, tag):
         return Status(304, None)
     return out
 
@@ -325,12 +327,12 @@ def replay(request: HttpRequest, response: HttpResponse, workflow_id: UUID, run_
     taken over with its results and not run again.
     """
     key = _key(request)
-    body = requests.read(request)
+    body = json_bodies.read(request)
     with idempotency.once(request, key.organization_id, body) as slot:
         if slot.is_replay:
             run = _run(request, workflow_id, UUID(slot.resource_id))
         else:
-            asked = requests.parsed(request, body, NewReplay)
+            asked = json_bodies.parsed(request, body, NewReplay)
             original = _run(request, workflow_id, run_id)
             _refuse_too_many(key)
             try:

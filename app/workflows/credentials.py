@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.http import HttpRequest, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from app.settings import env
@@ -99,6 +101,8 @@ def thumbprint(jwk: dict[str, str]) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
 
 
+@csrf_exempt  # it reads and answers alike for everybody: another method is 405, not a forged form
+@require_safe
 def did_document(request: HttpRequest) -> JsonResponse:
     """`/.well-known/did.json`: where a verifier finds the keys of `did:web:<public host>`."""
     did = f"did:web:{env.public_host}"

@@ -1,17 +1,13 @@
-"""Request bodies of the workflow API. They are kept as JSON, so they are read here and not in a sandbox: strictly."""
+"""What the workflow API takes, and what makes a definition unsound that pydantic lets pass."""
 
-import re
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import Any
 
-from django.http import HttpRequest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.settings import env
-from app.validations.engines import strictjson
 from app.validations.engines.results import Refused
 from app.validations.sandbox import pool
-from app.web import bodies
 from app.web.problems import FieldError, Problem
 from app.webhooks.models import WebhookEndpoint
 from app.workflows import actions
@@ -24,9 +20,6 @@ from app.workflows.definitions import (
     WebhookConfig,
     errors_of,
 )
-
-MAX_REQUEST_BYTES: Final = 1024 * 1024
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 class NewWorkflow(Definition):
@@ -50,43 +43,6 @@ class NewReplay(BaseModel):
     steps: list[Key] | None = Field(
         None, min_length=1, description="Run these again, and what depends on them. Default: what failed."
     )
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def read(request: HttpRequest) -> bytes:
-    return bodies.read(request, MAX_REQUEST_BYTES)
-
-
-def parsed(request: HttpRequest, body: bytes, model: type[M]) -> M:
-    """Raises: Problem, Refused."""
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and (body or kind):
-        raise Refused(
-            "unsupported-media-type",
-            "The request is in another format",
-            status=415,
-            field="Content-Type",
-            detail=f"the Content-Type is {kind[:100]!r}",
-            remedy="send application/json",
-        )
-    try:
-        value = strictjson.loads(strictjson.decode(body, "body"), "body") if body else {}
-    except strictjson.SyntaxProblem as error:
-        raise Refused(
-            "malformed-request",
-            "The request cannot be read",
-            status=400,
-            field="body",
-            detail=f"the body is not JSON: line {error.line}, column {error.column}: {error.message}",
-            remedy="send a JSON object",
-        ) from None
-    _refuse_unstorable(value)
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise _invalid(error) from None
 
 
 def refuse_unsound(definition: Definition, organization_id: int) -> None:
@@ -130,62 +86,3 @@ def _why_not_a_condition(expression: str) -> str:
         return pool().why_not(expression, None)
     except Refused as refused:
         return refused.detail
-
-
-def _refuse_unstorable(value: Any) -> None:
-    """Postgres' JSON has neither the character NUL nor half of a surrogate pair."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            stack.extend(item)
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
-        elif isinstance(item, str) and not item.isprintable() and _UNSTORABLE.search(item):
-            raise Refused(
-                "bad-encoding",
-                "A text is not Unicode",
-                field="body",
-                detail="a text has the character NUL or half of a surrogate pair",
-                remedy="leave the character out, or write the whole pair",
-            )
-
-
-def _invalid(error: ValidationError) -> Problem:
-    errors = [
-        FieldError(field=_place(item["loc"]), message=item["msg"], remedy="see /api/docs for what the field takes")
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-    return Problem(
-        "invalid-request",
-        "The request is not valid",
-        status=422,
-        detail="; ".join(f"{e.field}: {e.message}" for e in errors)[:2000],
-        errors=errors,
-    )
-
-
-# pydantic names the member of a union in the path; the author of a request has never heard of it.
-_TAGS: Final = {"VALIDATOR", "ACTION", "SIMULATION", "WEBHOOK", "SLACK", "CREDENTIAL", "Ref", "Value"}
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    place = ""
-    for step in location:
-        if isinstance(step, int):
-            place += f"[{step}]"
-        elif step not in _TAGS:
-            place += f".{step}" if place else step
-    return place or "body"
-
-
-def schema_of(model: type[BaseModel], example: Any) -> dict[str, Any]:
-    """The request body for the OpenAPI document. `$id` makes the references in it its own."""
-    schema = {"$id": f"https://validibot.com/schemas/{model.__name__}"} | model.model_json_schema()
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "examples": {"example": {"value": example}}}},
-        }
-    }

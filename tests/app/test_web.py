@@ -92,7 +92,59 @@ def test_the_openapi_documents_examples_are_valid_submissions(db: None) -> None:
         name: (name, []) for name in ("json-schema", "xml-schema", "cel")
     }
     answers = document["paths"]["/api/validations"]["post"]["responses"].keys()
-    assert answers == {"201", "202", "400", "401", "403", "409", "413", "415", "422", "429", "503"}
+    assert answers == {"201", "202", "308", "400", "401", "403", "409", "413", "415", "422", "429", "500", "503"}
+
+
+def test_the_openapi_document_is_whole_and_stays_so(db: None) -> None:
+    """No reference leads nowhere, no name stands for two things, and every problem has its content type."""
+    browser = Client(headers=HTTPS)
+    document = browser.get("/api/openapi.json").json()
+    schemas = document["components"]["schemas"]
+
+    assert browser.get("/api/openapi.json").json() == document
+    text = json.dumps(document)
+    assert "#/$defs/" not in text
+    assert set(re.findall(r'"#/components/schemas/(\w+)"', text)) <= schemas.keys()
+    assert schemas["State"]["enum"] == ["PENDING", "RUNNING", "SUCCESS", "FAILED", "CANCELLED"]
+    assert schemas["DeliveryState"]["enum"] == ["PENDING", "RUNNING", "DELIVERED", "FAILED"]
+    contents = {
+        (status[0] in "345" and status != "304", *answer["content"])
+        for path in document["paths"].values()
+        for operation in path.values()
+        for status, answer in operation["responses"].items()
+        if "content" in answer
+    }
+    assert contents == {(False, "application/json"), (True, "application/problem+json")}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/.well-known/did.json", 405),
+        ("GET", f"/callbacks/simulation/{'0' * 8}-0000-0000-0000-{'0' * 12}", 405),
+    ],
+)
+def test_a_method_that_a_machine_may_not_use_is_405(db: None, method: str, path: str, status: int) -> None:
+    answer = Client(headers=HTTPS, enforce_csrf_checks=True).generic(method, path)
+
+    assert (answer.status_code, bool(answer["Allow"])) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("2026-01-01T00:00:00Z", 200),
+        ("2026-01-01T00:00:00.5-03:30", 200),
+        ("0001-01-01T00:00:00+14:00", 200),
+        ("9999-12-31T23:59:59-14:00", 200),
+        ("2026-01-01T00:00:00", 422),
+        ("2026-01-01", 422),
+        ("1767225600", 422),
+        ("2026-02-30T00:00:00Z", 422),
+    ],
+)
+def test_a_moment_in_an_address_is_rfc_3339(api: Client, moment: str, status: int) -> None:
+    assert api.get("/api/validations", {"created_from": moment}).status_code == status
 
 
 def test_the_admin_shows_jobs_and_changes_none(api_key: ApiKey, submit: Any) -> None:

@@ -68,6 +68,14 @@ def submit_to(api: Client) -> Callable[[str, Any], Any]:
     return lambda query, body: api.post(f"/api/validations{query}", body, content_type="application/json")
 
 
+@pytest.mark.parametrize(
+    ("prefer", "status"),
+    [("wait=5, Respond-Async; x=1", 202), ("no-respond-async", 201), ("wait=5", 201)],
+)
+def test_a_preference_is_a_whole_word(accept: Accept, prefer: str, status: int) -> None:
+    assert accept(prefer=prefer).status_code == status
+
+
 def test_what_can_be_told_at_once_is_refused_at_once(accept: Accept, queues: InMemoryTasks) -> None:
     answer = accept({"validator": "no-such", "document": 1})
 
@@ -93,6 +101,7 @@ def test_a_poll_is_answered_304_until_something_has_changed(api: Client, accept:
     assert (first.status_code, first["Retry-After"]) == (200, "2")
     again = api.get(url, headers={"if-none-match": f'"other", W/{first["ETag"]}'})
     assert (again.status_code, again.content, again["ETag"]) == (304, b"", first["ETag"])
+    assert api.get(url, headers={"if-none-match": "*"}).status_code == 304
     worker.run()
     last = api.get(url, headers={"if-none-match": first["ETag"]})
 
@@ -195,6 +204,23 @@ def test_a_key_is_not_for_another_request(accept: Accept) -> None:
 
     assert (answer.status_code, answer.json()["type"]) == (422, "https://validibot.com/problems/idempotency-key-reused")
     assert ValidationJob.objects.count() == 1
+
+
+def test_a_form_that_is_sent_again_may_have_another_boundary(api: Client) -> None:
+    """Most HTTP libraries draw a new one for each attempt."""
+    form = '--{0}\r\nContent-Disposition: form-data; name="{1}"\r\n\r\n{2}\r\n'
+    fields = {"validator": "json-schema", "schema": "{}", "document": "[1]"}
+
+    def send(boundary: str, **changed: str) -> Any:
+        parts = [form.format(boundary, name, text) for name, text in (fields | changed).items()]
+        body = "".join(parts) + f"--{boundary}--\r\n"
+        content_type = f"multipart/form-data; boundary={boundary}"
+        return api.post("/api/validations", body, content_type, headers={"idempotency-key": "form"})
+
+    first, again, other = send("one"), send("another"), send("one", document="[2]")
+
+    assert (first.status_code, again.status_code, other.status_code) == (201, 201, 422)
+    assert (again.json(), again["Idempotency-Replayed"]) == (first.json(), "true")
 
 
 def test_a_refused_request_leaves_its_key_free(accept: Accept) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from app.tasking.memory import InMemoryTasks
 from app.validations import results
 from app.validations.models import ValidationJob
 from app.webhooks import sending
-from app.webhooks.models import State, WebhookDelivery, WebhookEndpoint
+from app.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from tests.app.worker import Worker
 from tests.localgcp.targets import Target, serving
 
@@ -150,7 +151,7 @@ def test_a_receiver_that_is_gone_is_switched_off(
 
     endpoint.refresh_from_db()
     assert (endpoint.is_active, len(sink.deliveries)) == (False, 1)
-    assert WebhookDelivery.objects.get().state == State.FAILED
+    assert WebhookDelivery.objects.get().state == DeliveryState.FAILED
 
 
 def test_while_a_secret_is_replaced_both_sign(
@@ -199,6 +200,15 @@ def test_an_organisation_has_ten_endpoints_at_most(api: Client) -> None:
         "https://169.254.169.254/computeMetadata/v1/",
         "https://10.0.0.1/",
         "https://[::ffff:10.0.0.1]/",
+        "https://127.1/",
+        "https://2130706433/",
+        "https://0x7f.0.0.1/",
+        "https://127.0.0.1./",
+        "https://localhost/",
+        "https://a.localhost./",
+        "https://metadata.google.internal/",
+        "https://metadata/",
+        "https://a..example.com/",
         "https://user:pass@hooks.example.com/",
         "https://hooks.example.com:22/",
         "https://hooks.example.com/ x",
@@ -212,17 +222,40 @@ def test_an_address_that_is_not_on_the_internet_is_refused(api: Client, url: str
     assert (answer.status_code, answer.json()["type"]) == (422, "https://validibot.com/problems/webhook-url")
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "problem"),
+    [
+        (b'{"url": "https://hooks.example.com/", "description": "\\u0000"}', "application/json", 422, "bad-encoding"),
+        (b'{"url": "https://hooks.example.com/", "description": "\\ud800"}', "application/json", 422, "bad-encoding"),
+        (b'{"url": "https://hooks.example.com/", "url": "x"}', "application/json", 422, "duplicate-name"),
+        (b'{"url": "https://hooks.example.com/", "secret": "x"}', "application/json", 422, "invalid-request"),
+        (b'{"url": "https://hooks.example.com/", "events": ["x"]}', "application/json", 422, "invalid-request"),
+        (b'{"url": ', "application/json", 400, "malformed-request"),
+        (b'{"description": "' + b"x" * 1024 * 1024 + b'"}', "application/json", 413, "too-large"),
+        (b"url=https://hooks.example.com/", "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_read_is_a_problem(
+    api: Client, body: bytes, content_type: str, status: int, problem: str
+) -> None:
+    answer = api.post("/api/webhooks", body, content_type)
+
+    assert (answer.status_code, answer.json()["type"]) == (status, f"https://validibot.com/problems/{problem}")
+    assert not WebhookEndpoint.objects.exists()
+
+
 def test_a_name_that_leads_into_a_private_network_is_not_called(
-    accept: Accept, worker: Worker, api_key: Any, sink: Target
+    accept: Accept, worker: Worker, api_key: Any, sink: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = sink.url.rpartition(":")[2].partition("/")[0]
-    WebhookEndpoint.objects.create(organization=api_key.organization, url="https://localhost:8443/x")
-    with pytest.raises(sending.NotAllowed, match="not on the internet"):
-        sending.post("https://localhost:8443/x", b"", {})
+    resolved = socket.getaddrinfo("127.0.0.1", 8443, type=socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
+    WebhookEndpoint.objects.create(organization=api_key.organization, url="https://hooks.example.com:8443/x")
     accept()
     worker.run()
 
-    assert WebhookDelivery.objects.get().last_error == "localhost leads to an address that is not on the internet"
+    told = WebhookDelivery.objects.get().last_error
+    assert told == "hooks.example.com leads to an address that is not on the internet"
     assert sink.deliveries == []
     with pytest.raises(CommandError, match="https://"):
         call_command("create_webhook_endpoint", "--organization=demo", f"--url=http://localhost:{port}/")
