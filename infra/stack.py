@@ -16,7 +16,7 @@ from infra.components.schedules import Schedules, SchedulesArgs
 from infra.components.secrets import Secrets, SecretsArgs
 from infra.components.services import Services, ServicesArgs
 from infra.components.storage import Storage, StorageArgs
-from infra.components.workload import CALLBACK_WORKLOADS, AppArgs
+from infra.components.workload import CALLBACK_WORKLOADS, CREDENTIAL_WORKLOADS, AppArgs
 from infra.settings import StackSettings
 
 
@@ -50,6 +50,9 @@ class RegionalStack(pulumi.ComponentResource):
                 },
                 callback_key_readers={
                     workload: identity.member_by_workload[workload] for workload in CALLBACK_WORKLOADS
+                },
+                credential_key_readers={
+                    workload: identity.member_by_workload[workload] for workload in CREDENTIAL_WORKLOADS
                 },
             ),
             in_project,
@@ -123,6 +126,7 @@ class RegionalStack(pulumi.ComponentResource):
             bucket_by_purpose=storage.bucket_by_purpose,
             django_key=secrets.django_key,
             callback_keys=secrets.callback_keys,
+            credential_key=secrets.credential_key,
             location=location,
             worker_url=worker_url,
             email_by_workload=identity.email_by_workload,

@@ -4,6 +4,8 @@ What others issue (the Sentry DSN, the Modal token) is not here: a value that th
 the operator, into a version that the operator adds.
 """
 
+import base64
+import textwrap
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +18,11 @@ from infra.components.component import Component
 # Callbacks are signed with the first and accepted with each. To rotate, put a new id in front; take the old one out
 # when nothing that was started with it can call back any more.
 CALLBACK_KEY_IDS: Final = ("k1",)
+# Credentials are signed with this one. To replace it, change the id: the application goes on listing the public half of
+# every key that it has signed with, so that older credentials stay good.
+CREDENTIAL_KEY_ID: Final = "k1"
+# PKCS #8 around the 32 bytes of an Ed25519 key (RFC 8410, section 7), which any 32 random bytes are.
+_ED25519_HEAD: Final = bytes.fromhex("302e020100300506032b657004220420")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,7 @@ class SecretsArgs:
     """Workload to member. Each gets the one secret, not the project's."""
 
     callback_key_readers: dict[str, pulumi.Output[str]]
+    credential_key_readers: dict[str, pulumi.Output[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,7 @@ class PinnedSecret:
 class Secrets(Component):
     django_key: PinnedSecret
     callback_keys: PinnedSecret
+    credential_key: PinnedSecret
     break_glass_password: pulumi.Output[str]
     """The payload, a Pulumi secret: the database component sets it. Everybody else reads Secret Manager."""
 
@@ -71,6 +80,12 @@ class Secrets(Component):
         self.callback_keys = self.keep(
             "callback-keys", pulumi.Output.secret(pulumi.Output.all(*keys).apply(",".join)), args.callback_key_readers
         )
+        seed = random.RandomBytes(f"{name}-credential-key-{CREDENTIAL_KEY_ID}", length=32, opts=self.child)
+        self.credential_key = self.keep(
+            "credential-key",
+            pulumi.Output.secret(seed.base64.apply(ed25519_pem)),
+            args.credential_key_readers,
+        )
         self.register_outputs({"django_key_version": self.django_key.version})
 
     def keep(self, secret_id: str, payload: pulumi.Output[str], readers: dict[str, pulumi.Output[str]]) -> PinnedSecret:
@@ -97,3 +112,9 @@ class Secrets(Component):
             )
             self.readers.append(reader)
         return PinnedSecret(secret=secret.secret_id, version=version.version)
+
+
+def ed25519_pem(seed: str) -> str:
+    """A private key as PEM, of 32 random bytes in base64."""
+    body = base64.b64encode(_ED25519_HEAD + base64.b64decode(seed)).decode()
+    return "\n".join(["-----BEGIN PRIVATE KEY-----", *textwrap.wrap(body, 64), "-----END PRIVATE KEY-----", ""])

@@ -10,6 +10,8 @@ from infra.components.secrets import PinnedSecret
 CLOUD_SQL_MOUNT = "/cloudsql"
 # Who signs callback addresses and checks callbacks.
 CALLBACK_WORKLOADS = ("web", "worker")
+# Who signs credentials. The web service lists the public keys, which are in the database.
+CREDENTIAL_WORKLOADS = ("worker",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class AppArgs:
     bucket_by_purpose: dict[str, pulumi.Output[str]]
     django_key: PinnedSecret
     callback_keys: PinnedSecret
+    credential_key: PinnedSecret
     location: str
     worker_url: pulumi.Output[str]
     email_by_workload: dict[str, pulumi.Output[str]]
@@ -57,6 +60,9 @@ class AppArgs:
         secret = {"DJANGO_SECRET_KEY": self.django_key}
         if workload in CALLBACK_WORKLOADS:
             secret["VALIDIBOT_CALLBACK_KEYS"] = self.callback_keys
+        # A job may run as the worker, and signs nothing.
+        if role in CREDENTIAL_WORKLOADS:
+            secret["VALIDIBOT_CREDENTIAL_KEY"] = self.credential_key
         # Sorted: Cloud Run answers in its own order, and a diff of two orders would never end.
         return [
             *(

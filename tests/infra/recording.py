@@ -1,6 +1,7 @@
 """Run a Pulumi program against mocks, to its end, and answer with what it registered."""
 
 import asyncio
+import base64
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -42,7 +43,7 @@ def computed(args: MockResourceArgs) -> dict[str, Any]:
         case "gcp:storage/bucket:Bucket":
             return {"projectNumber": 123456789012}
         case "random:index/randomBytes:RandomBytes":
-            return {"base64": f"value-of-{args.name}"}
+            return {"base64": base64.b64encode(f"value-of-{args.name}".encode()).decode()}
         case "gcp:compute/globalAddress:GlobalAddress":
             return {"address": "203.0.113.20"}
         case "gcp:certificatemanager/dnsAuthorization:DnsAuthorization":

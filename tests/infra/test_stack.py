@@ -1,10 +1,14 @@
 """A recorded stack: what is registered, in which order, and with whose rights."""
 
+import base64
 import json
 from functools import cache
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from infra.components.secrets import ed25519_pem
 from tests.infra.inventory import INVENTORY, STACKS, inventory_of, recorded_stack
 from tests.infra.recording import Recorded
 
@@ -116,6 +120,7 @@ def test_each_workload_has_exactly_its_grants() -> None:
         ("validibot-worker", "iam.serviceAccountTokenCreator", "identity-worker-signs"),
         ("validibot-worker", "iam.serviceAccountUser", "queues-worker-acts-as-tasks"),
         ("validibot-worker", "secretmanager.secretAccessor", "callback-keys-worker"),
+        ("validibot-worker", "secretmanager.secretAccessor", "credential-key-worker"),
         ("validibot-worker", "secretmanager.secretAccessor", "django-secret-key-worker"),
         ("validibot-worker", "storage.objectUser", "storage-media-worker"),
     }
@@ -138,6 +143,32 @@ def test_the_worker_is_told_the_address_that_its_tokens_are_for() -> None:
     assert environment["VALIDIBOT_WORKER_URL"] == url
     assert worker["customAudiences"] == [url]
     assert environment["VALIDIBOT_TASKS_SERVICE_ACCOUNT"] == "validibot-tasks@validibot-au.iam.gserviceaccount.com"
+
+
+def test_only_the_worker_has_the_key_that_credentials_are_signed_with() -> None:
+    """Neither the web service, which lists the public half, nor the jobs that run as the worker."""
+    containers = {
+        resource.name: template.get("template", template)["containers"][0]
+        for resource in au().values()
+        if (template := resource.inputs.get("template")) is not None
+    }
+    holders = {
+        (name, env["valueSource"]["secretKeyRef"]["version"])
+        for name, container in containers.items()
+        for env in container["envs"]
+        if env["name"] == "VALIDIBOT_CREDENTIAL_KEY"
+    }
+
+    assert len(containers) == 4
+    assert holders == {("validibot-worker", "1")}
+
+
+def test_the_key_of_credentials_is_one_that_the_application_signs_with() -> None:
+    seed = bytes(range(32))
+    key = load_pem_private_key(ed25519_pem(base64.b64encode(seed).decode()).encode(), password=None)
+
+    assert isinstance(key, Ed25519PrivateKey)
+    assert key.private_bytes_raw() == seed
 
 
 def test_nothing_is_scheduled_before_the_worker_lets_the_scheduler_in() -> None:

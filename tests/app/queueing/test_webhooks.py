@@ -17,7 +17,6 @@ from app.queues import WEBHOOKS
 from app.tasking.memory import InMemoryTasks
 from app.validations import results
 from app.validations.models import ValidationJob
-from app.webhooks import sending
 from app.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from tests.app.worker import Worker
 from tests.localgcp.targets import Target, serving
