@@ -121,6 +121,11 @@ class ApiKey(models.Model):
     def __str__(self) -> str:
         return f"{self.prefix or self.sha256[:8]} of {self.organization}"
 
+    def clean(self) -> None:
+        known = every_scope()
+        if not isinstance(self.scopes, list) or any(scope not in known for scope in self.scopes):
+            raise ValidationError({"scopes": f"must be a list, of some of these: {', '.join(known)}"})
+
     def allows(self, scope: Scope) -> bool:
         return scope.value in self.scopes
 

@@ -1,6 +1,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from app.workflows.models import WorkflowDefinition, WorkflowRun, WorkflowStepRun, WorkflowVersion
@@ -40,6 +41,9 @@ class StepRunInline(_ReadOnly, _StepRunInline):
     readonly_fields = fields
     extra = 0
 
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[WorkflowStepRun]":
+        return super().get_queryset(request).select_related("step").defer("outputs", "step__settings")
+
 
 @admin.register(WorkflowDefinition)
 class WorkflowAdmin(_ReadOnly, _WorkflowAdmin):
@@ -60,3 +64,7 @@ class RunAdmin(_ReadOnly, _RunAdmin):
     exclude = ("inputs",)
     show_full_result_count = False
     inlines: ClassVar = [StepRunInline]
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[WorkflowRun]":
+        # A megabyte each, at most; nothing here shows them.
+        return super().get_queryset(request).defer("inputs")
