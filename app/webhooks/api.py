@@ -16,7 +16,7 @@ from app.web import json_bodies
 from app.web.auth import ApiKeyAuth
 from app.web.problems import FieldError, Problem, ProblemDocument
 from app.webhooks import sending
-from app.webhooks.models import EVENTS, DeliveryState, WebhookDelivery, WebhookEndpoint
+from app.webhooks.models import EVENTS, DeliveryState, Event, WebhookDelivery, WebhookEndpoint
 from app.webhooks.signing import new_secret
 from app.webhooks.tasks import deliver_webhook, reopen
 
@@ -31,13 +31,11 @@ class EndpointIn(BaseModel):
 
     url: str = Field(max_length=2000, description="https, on the internet.")
     description: str = Field("", max_length=200)
-    events: list[str] = Field(list(EVENTS), min_length=1, description=f"Some of {', '.join(EVENTS)}.")
+    events: list[Event] = Field(list(EVENTS), min_length=1, description="What it is told of.")
 
     @field_validator("events")
     @classmethod
-    def _are_known(cls, events: list[str]) -> list[str]:
-        if unknown := set(events) - set(EVENTS):
-            raise ValueError(f"{', '.join(sorted(unknown))}: choose of {', '.join(EVENTS)}")
+    def _once_each(cls, events: list[Event]) -> list[Event]:
         return sorted(set(events))
 
 

@@ -1,6 +1,6 @@
 """Webhooks: where an organisation wants to be told, and each message to it, once."""
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal, get_args
 
 from django.db import models
 from django.db.models import Q
@@ -12,7 +12,8 @@ from app.organizations.models import Organization
 from app.outbox import OutboxQuerySet, OutboxRow
 from app.webhooks.signing import new_secret
 
-EVENTS: Final = ("validation.finished", "workflow.finished")
+Event = Literal["validation.finished", "workflow.finished"]
+EVENTS: Final[tuple[Event, ...]] = get_args(Event)
 
 
 def every_event() -> list[str]:

@@ -111,6 +111,12 @@ def test_a_graph_that_cannot_run_is_refused_with_every_error_by_name(web: Api) -
     assert not WorkflowDefinition.objects.exists()
 
 
+def numbered(number: bytes) -> bytes:
+    """A workflow with this as its number of attempts."""
+    step = b'{"key": "a", "type": "ACTION", "config": {"action": "CREDENTIAL"}, "retry": {"max_attempts": %b}}' % number
+    return b'{"name": "a", "steps": [%b]}' % step
+
+
 @pytest.mark.parametrize(
     ("body", "status", "problem", "field"),
     [
@@ -119,6 +125,8 @@ def test_a_graph_that_cannot_run_is_refused_with_every_error_by_name(web: Api) -
         (b'{"name": "a\\u0000", "steps": []}', 422, "bad-encoding", "body"),
         (b'{"name": "a", "steps": [{"key": "a", "type": "MAGIC"}]}', 422, "invalid-request", "steps[0]"),
         (b'{"name": "a", "steps": [{"key": "A", "type": "ACTION"}]}', 422, "invalid-request", "steps[0].key"),
+        (numbered(b"false"), 422, "invalid-request", "steps[0].retry.max_attempts"),
+        (numbered(b'"5"'), 422, "invalid-request", "steps[0].retry.max_attempts"),
     ],
 )
 def test_a_body_of_the_wrong_shape_is_refused_with_its_place(
