@@ -286,6 +286,16 @@ def test_a_wrong_environment_stops_the_server_with_the_variable_and_the_remedy(r
     assert finished.returncode == 1
 
 
+def test_a_command_says_in_a_line_that_the_database_is_away(region: Region, tmp_path: Path) -> None:
+    away = region.migrate | {"VALIDIBOT_DATABASE_HOST": str(tmp_path)}
+
+    finished = server.manage(away, "dead-letters", "list")
+
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("validibot: the database failed: ")
+    assert "Traceback" not in finished.stderr + finished.stdout
+
+
 def test_a_login_asks_for_a_new_token_when_the_old_one_ends_soon(region: Region) -> None:
     script = (
         "import django; django.setup()\n"

@@ -149,3 +149,24 @@ def test_a_revoked_key_is_not_created_again(organization: Organization, api_key:
         call_command(
             "create_organization", "--slug=demo", "--name=Demo", "--data-region=AU", f"--api-key-hash={api_key.sha256}"
         )
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--slug=Two words", "--slug"),
+        ("--slug=" + "x" * 64, "--slug"),
+        ("--name=" + "x" * 201, "--name"),
+        ("--name=", "--name"),
+        ("--requests-per-hour=-5", "must be a whole number"),
+        ("--requests-per-hour=0", "must be a whole number"),
+    ],
+)
+def test_an_organisation_that_cannot_be_is_not_created(db: None, argument: str, said: str) -> None:
+    arguments = {"--slug": "demo", "--name": "Demo", "--data-region": "AU"}
+    name, _, value = argument.partition("=")
+
+    with pytest.raises(CommandError, match=said):
+        call_command("create_organization", *(f"{n}={v}" for n, v in (arguments | {name: value}).items()))
+
+    assert not Organization.objects.exists()

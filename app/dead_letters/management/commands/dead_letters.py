@@ -9,6 +9,7 @@ from django.forms.models import model_to_dict
 from app.dead_letters import letters
 from app.dead_letters.models import DeadLetter, State
 from app.tasks import TASKS
+from app.web.arguments import count
 
 
 class Command(BaseCommand):
@@ -19,7 +20,7 @@ class Command(BaseCommand):
         listing = commands.add_parser("list", help="those that wait, or all; oldest last")
         listing.add_argument("--queue")
         listing.add_argument("--all", action="store_true", help="also those that were requeued or purged")
-        listing.add_argument("--limit", type=int, default=100)
+        listing.add_argument("--limit", type=count, default=100)
         listing.add_argument("--json", action="store_true")
         for name, text in (
             ("show", "everything that is known of one"),

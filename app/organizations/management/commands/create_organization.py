@@ -4,12 +4,14 @@ import argparse
 import re
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
 from app.organizations.models import ApiKey, Organization
 from app.regions import DataRegion
 from app.settings import env
+from app.web.arguments import count
 
 
 def _sha256(text: str) -> str:
@@ -33,7 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--data-region", required=True, choices=[region.value for region in DataRegion])
         parser.add_argument("--api-key-hash", type=_sha256, help="hex SHA-256 of the key text vb_<region>_<prefix>_…")
         parser.add_argument("--api-key-prefix", type=_prefix, help="shown to tell keys apart")
-        parser.add_argument("--requests-per-hour", type=int, help="a limit of the key's own")
+        parser.add_argument("--requests-per-hour", type=count, help="a limit of the key's own")
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
@@ -42,8 +44,14 @@ class Command(BaseCommand):
             raise CommandError(
                 f"this stack serves {env.data_region.value}: create an organisation of {region.value} in its own stack"
             )
+        wanted = Organization(slug=options["slug"], name=options["name"], data_region=region.value)
+        try:
+            wanted.clean_fields()
+        except ValidationError as error:
+            lines = (f"--{field}: {' '.join(messages)}" for field, messages in error.message_dict.items())
+            raise CommandError("; ".join(lines)) from None
         organization, created = Organization.objects.get_or_create(
-            slug=options["slug"], defaults={"name": options["name"], "data_region": region.value}
+            slug=wanted.slug, defaults={"name": wanted.name, "data_region": wanted.data_region}
         )
         if organization.region is not region:
             raise CommandError(f"{organization.slug} exists in {organization.data_region}, and a region never changes")
