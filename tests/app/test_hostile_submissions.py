@@ -262,6 +262,36 @@ def test_errors_of_one_document_never_show_in_another() -> None:
     assert [finding["code"] for finding in other.findings] == ["xml/syntax"]
 
 
+def test_a_result_does_not_depend_on_what_the_child_did_before() -> None:
+    """One warm child serves many customers: it says of each document what a child says that has seen no other."""
+    kept = [submission for submission, _, _ in REFUSALS.values()]
+    kept += [
+        xml("<a><b/></a>"),
+        xml("<a>"),
+        xml("<a/>", XSD.replace("string", "int")),
+        json_schema('{"a": "x"}', {"properties": {"a": {"type": "integer"}}}),
+        json_schema('{"a": ', {}),
+        cel("document.absent", {"a": 1}),
+        cel("document.a == 2", {"a": 1}),
+    ]
+
+    def said(submission: dict[str, Any], children: Pool) -> Any:
+        try:
+            return run(children, submission)
+        except Refused as refused:
+            return refused.as_dict()
+
+    first, second = Pool(1), Pool(1)
+    try:
+        forwards = [said(submission, first) for submission in kept]
+        backwards = [said(submission, second) for submission in reversed(kept)]
+    finally:
+        first.close()
+        second.close()
+
+    assert forwards == backwards[::-1]
+
+
 def test_a_schema_location_in_a_document_is_not_followed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as trap:
         address = f"http://127.0.0.1:{trap.getsockname()[1]}/x.xsd"
