@@ -57,6 +57,7 @@ _PUBLIC_MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "app.web.middleware.PagesWithoutDatabase",
 ]
 MIDDLEWARE = _INTERNAL_MIDDLEWARE if env.role == "worker" else _PUBLIC_MIDDLEWARE
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 
 from app.web.problems import CONTENT_TYPE, of_status
 
@@ -130,3 +131,19 @@ def content_security_policy(get_response: _View) -> _View:
         return response
 
     return middleware
+
+
+class PagesWithoutDatabase:
+    """503 where a page finds the database away, as the API answers by itself: it is not the page that is broken."""
+
+    def __init__(self, get_response: _View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, OperationalError | InterfaceError):
+            return None
+        log.error("the database failed", reason=str(error)[:500])
+        return HttpResponse(render_to_string("web/unavailable.html"), status=503, headers={"Retry-After": "5"})

@@ -207,6 +207,21 @@ def test_a_restart_of_postgres_is_survived(region: Region, web: server.Server) -
     assert (up.status_code, works.status_code) == (200, 200)
 
 
+def test_a_page_says_that_the_database_is_away(region: Region, tmp_path: Path) -> None:
+    """Not that the page is broken; what needs no database is served as ever."""
+    away = region.web | {"VALIDIBOT_DATABASE_HOST": str(tmp_path)}
+    with server.running(away, tmp_path / "log") as web, web.client() as client:
+        answers = {path: client.get(path) for path in ("/healthz", "/readyz", "/", "/admin/login/")}
+        answers |= {"/admin/": client.get("/admin/", headers={"cookie": f"sessionid={'x' * 32}"})}
+
+    statuses = {path: answer.status_code for path, answer in answers.items()}
+    assert statuses == {"/healthz": 200, "/readyz": 503, "/": 200, "/admin/login/": 200, "/admin/": 503}
+    page = answers["/admin/"]
+    assert page.headers["Retry-After"] == "5"
+    assert "The database does not answer" in page.text
+    assert page.headers["Content-Security-Policy"]
+
+
 def test_a_body_over_the_ceiling_is_refused_announced_or_not(region: Region, web: server.Server) -> None:
     chunk = b" " * (1024 * 1024)
     with web.client(authorization=region.bearer) as client:
