@@ -5,13 +5,16 @@ One region for all of it, made by the real command. A test leaves it as it found
 
 import json
 import re
+import secrets
 import shlex
 import shutil
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 import yaml
 
@@ -58,6 +61,28 @@ def test_each_validator_works_through_the_front_door(up: Up, submission: dict[st
     headers = {"Authorization": f"Bearer {up.key}"}
     stored = httpx.get(f"{up.url}{answer.json()['url']}", headers=headers, timeout=60, trust_env=False)
     assert stored.json() == answer.json()
+
+
+def test_a_workflow_issues_a_credential_that_anybody_can_verify(up: Up) -> None:
+    """Signed by the worker with the region's key; the web service, which has not that key, lists its public half."""
+    step = {"key": "sign", "type": "ACTION", "inputs": {"n": {"ref": "/inputs/n"}}, "config": {"action": "CREDENTIAL"}}
+    with httpx.Client(
+        base_url=up.url, headers={"Authorization": f"Bearer {up.key}"}, timeout=60, trust_env=False
+    ) as web:
+        workflow = web.post("/api/workflows", json={"name": f"w{secrets.token_hex(8)}", "steps": [step]}).json()
+        run_url = web.post(f"/api/workflows/{workflow['workflow']}/runs", json={"inputs": {"n": 7}}).json()["url"]
+        deadline = time.monotonic() + 120
+        while (seen := web.get(run_url).json())["state"] in ("PENDING", "RUNNING"):
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.2)
+        document = web.get("/.well-known/did.json").json()
+
+    assert seen["state"] == "SUCCESS", seen
+    token = seen["steps"][0]["outputs"]["credential"]
+    header = jwt.get_unverified_header(token)
+    (method,) = (method for method in document["verificationMethod"] if method["id"] == header["kid"])
+    claims = jwt.decode(token, jwt.PyJWK(method["publicKeyJwk"], algorithm=header["alg"]).key, [header["alg"]])
+    assert (header["alg"], claims["iss"], claims["vc"]["credentialSubject"]) == ("EdDSA", document["id"], {"n": 7})
 
 
 def test_a_wrong_key_is_refused(up: Up) -> None:
