@@ -89,7 +89,15 @@ class Region:
 @contextmanager
 def served(data_dir: Path) -> Iterator[Region]:
     """Start a region in a thread, as `serve` does, lifespan included; stop it in order at the end."""
-    config = uvicorn.Config(app=_no_app, host="127.0.0.1", port=0, log_level="warning", lifespan="on")
+    config = uvicorn.Config(
+        app=_no_app,
+        host="127.0.0.1",
+        port=0,
+        log_level="warning",
+        lifespan="on",
+        # As `serve` has it: longer than clients keep idle connections.
+        timeout_keep_alive=120,
+    )
     socket = config.bind_socket()
     port = int(socket.getsockname()[1])
     core = Core(Settings(data_dir=data_dir, port=port))

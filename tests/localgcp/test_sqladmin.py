@@ -21,11 +21,11 @@ from google.cloud.sql.connector import Connector, IPTypes, create_async_connecto
 from google.oauth2 import service_account
 from googleapiclient.errors import HttpError
 
-from localgcp.sql import layout_of, remove_all, socket_root
+from localgcp.sql import layout_of, socket_root
 from localgcp.sql.binaries import find_binaries
 from localgcp.sql.certificates import authority_of
 from localgcp.sql.terminator import PORT, SSL_REQUEST
-from tests.localgcp.sql.serving import ServedRegion, served
+from tests.localgcp.fixtures import Region, served, temporary_data_dir
 
 PROJECT = "validibot-au"
 LOCATION = "australia-southeast1"
@@ -41,21 +41,19 @@ def instance(name: str, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def region(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedRegion]:
-    data_dir = tmp_path_factory.mktemp("region")
-    with served(data_dir) as region:
+def region() -> Iterator[Region]:
+    with temporary_data_dir() as data_dir, served(data_dir) as region:
         yield region
-    remove_all(data_dir)
 
 
 @pytest.fixture(scope="module")
-def sql(region: ServedRegion) -> Any:
-    return region.client("sqladmin", "v1beta4")
+def sql(region: Region) -> Any:
+    return region.api("sqladmin", "v1beta4")
 
 
 @pytest.fixture(scope="module")
-def app(region: ServedRegion) -> service_account.Credentials:
-    return region.account(PROJECT, "validibot-app", *USER_ROLES)
+def app(region: Region) -> service_account.Credentials:
+    return region.account(PROJECT, "validibot-app", *USER_ROLES).credentials
 
 
 @pytest.fixture(scope="module")
@@ -73,23 +71,23 @@ def pg(sql: Any, app: service_account.Credentials) -> str:
     return "pg"
 
 
-def host(region: ServedRegion, name: str = NAME) -> str:
-    return str(socket_root(region.region) / name)
+def host(region: Region, name: str = NAME) -> str:
+    return str(socket_root(region.core) / name)
 
 
-def log_in(region: ServedRegion, user: str, password: str, database: str = "app", name: str = NAME) -> str:
+def log_in(region: Region, user: str, password: str, database: str = "app", name: str = NAME) -> str:
     with psycopg.connect(host=host(region, name), user=user, password=password, dbname=database) as connection:
         row = connection.execute("SELECT current_user").fetchone()
     assert row is not None
     return str(row[0])
 
 
-def token_of(region: ServedRegion, account: str) -> str:
-    return region.region.tokens.access_token(f"{account}@{PROJECT}.iam.gserviceaccount.com")
+def token_of(region: Region, account: str) -> str:
+    return region.core.tokens.access_token(f"{account}@{PROJECT}.iam.gserviceaccount.com")
 
 
-def run_program(region: ServedRegion, program: str, *arguments: str, user: str, password: str) -> str:
-    binary = find_binaries(18, layout_of(region.region.settings.data_dir)).path(program)
+def run_program(region: Region, program: str, *arguments: str, user: str, password: str) -> str:
+    binary = find_binaries(18, layout_of(region.core.settings.data_dir)).path(program)
     environment = os.environ | {"PGHOST": host(region), "PGUSER": user, "PGPASSWORD": password, "PGDATABASE": "app"}
     answer = subprocess.run(
         [binary, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -147,8 +145,8 @@ def test_an_instance_answers_with_the_defaults_of_cloud_sql(sql: Any, pg: str) -
     }
 
 
-def test_version_one_of_the_api_answers_the_same_instance(region: ServedRegion, sql: Any, pg: str) -> None:
-    found = region.client("sqladmin", "v1").instances().get(project=PROJECT, instance=pg).execute()
+def test_version_one_of_the_api_answers_the_same_instance(region: Region, sql: Any, pg: str) -> None:
+    found = region.api("sqladmin", "v1").instances().get(project=PROJECT, instance=pg).execute()
 
     assert found == sql.instances().get(project=PROJECT, instance=pg).execute()
 
@@ -200,7 +198,7 @@ def test_a_second_instance_of_one_name_is_refused(sql: Any, pg: str) -> None:
     assert (code, reason) == (409, "instanceAlreadyExists")
 
 
-def test_a_protected_instance_is_deleted_only_after_the_protection(region: ServedRegion, sql: Any) -> None:
+def test_a_protected_instance_is_deleted_only_after_the_protection(region: Region, sql: Any) -> None:
     body = instance("kept", deletionProtectionEnabled=True)
     sql.instances().insert(project=PROJECT, body=body).execute()
 
@@ -215,7 +213,7 @@ def test_a_protected_instance_is_deleted_only_after_the_protection(region: Serve
     assert refusal(sql.instances().get(project=PROJECT, instance="kept"))[0] == 404
 
 
-def test_flags_and_the_tier_reach_postgres_also_when_they_change(region: ServedRegion, sql: Any) -> None:
+def test_flags_and_the_tier_reach_postgres_also_when_they_change(region: Region, sql: Any) -> None:
     name = f"{PROJECT}:{LOCATION}:tuned"
     flags = [{"name": "log_min_duration_statement", "value": "1000"}]
     body = instance("tuned", databaseFlags=flags, tier="db-f1-micro") | {"rootPassword": PASSWORD}
@@ -239,7 +237,7 @@ def test_flags_and_the_tier_reach_postgres_also_when_they_change(region: ServedR
 
 
 def test_an_instance_that_is_never_active_is_stopped_and_comes_back_with_its_rows(
-    region: ServedRegion, sql: Any
+    region: Region, sql: Any
 ) -> None:
     name = f"{PROJECT}:{LOCATION}:sleeper"
     sql.instances().insert(project=PROJECT, body=instance("sleeper") | {"rootPassword": PASSWORD}).execute()
@@ -263,7 +261,7 @@ def test_an_instance_that_is_never_active_is_stopped_and_comes_back_with_its_row
     sql.instances().delete(project=PROJECT, instance="sleeper").execute()
 
 
-def test_an_encrypted_only_instance_refuses_plain_tcp_and_keeps_its_socket(region: ServedRegion, sql: Any) -> None:
+def test_an_encrypted_only_instance_refuses_plain_tcp_and_keeps_its_socket(region: Region, sql: Any) -> None:
     name = f"{PROJECT}:{LOCATION}:closed"
     network = {
         "ipv4Enabled": False,
@@ -287,7 +285,7 @@ def test_an_encrypted_only_instance_refuses_plain_tcp_and_keeps_its_socket(regio
 
 
 def test_a_database_belongs_to_cloudsqlsuperuser_and_is_gone_after_its_deletion(
-    region: ServedRegion, sql: Any, pg: str
+    region: Region, sql: Any, pg: str
 ) -> None:
     body = {"name": "orders", "charset": "UTF8", "collation": "en_US.UTF8"}
     sql.databases().insert(project=PROJECT, instance=pg, body=body).execute()
@@ -312,7 +310,7 @@ def test_a_database_belongs_to_cloudsqlsuperuser_and_is_gone_after_its_deletion(
     assert [database["name"] for database in listed] == ["postgres", "app"]
 
 
-def test_a_changed_password_replaces_the_one_before(region: ServedRegion, sql: Any, pg: str) -> None:
+def test_a_changed_password_replaces_the_one_before(region: Region, sql: Any, pg: str) -> None:
     users = sql.users()
     users.insert(project=PROJECT, instance=pg, body={"name": "carol", "password": PASSWORD}).execute()
 
@@ -326,7 +324,7 @@ def test_a_changed_password_replaces_the_one_before(region: ServedRegion, sql: A
     assert "carol" not in [user["name"] for user in users.list(project=PROJECT, instance=pg).execute()["items"]]
 
 
-def test_creating_a_user_again_is_no_error_and_sets_the_password(region: ServedRegion, sql: Any, pg: str) -> None:
+def test_creating_a_user_again_is_no_error_and_sets_the_password(region: Region, sql: Any, pg: str) -> None:
     for password in (PASSWORD, "the-second-password"):
         body = {"name": "dave", "password": password}
         sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
@@ -334,7 +332,7 @@ def test_creating_a_user_again_is_no_error_and_sets_the_password(region: ServedR
     assert log_in(region, "dave", "the-second-password") == "dave"
 
 
-def test_a_user_that_owns_a_table_cannot_be_deleted(region: ServedRegion, sql: Any, pg: str) -> None:
+def test_a_user_that_owns_a_table_cannot_be_deleted(region: Region, sql: Any, pg: str) -> None:
     sql.users().insert(project=PROJECT, instance=pg, body={"name": "owner", "password": PASSWORD}).execute()
     run_program(region, "psql", "-c", "CREATE TABLE owned (n int)", user="owner", password=PASSWORD)
 
@@ -349,7 +347,7 @@ def test_a_user_that_owns_a_table_cannot_be_deleted(region: ServedRegion, sql: A
     sql.users().delete(project=PROJECT, instance=pg, name="owner").execute()
 
 
-def test_a_built_in_user_creates_roles_and_databases_and_is_no_superuser(region: ServedRegion, pg: str) -> None:
+def test_a_built_in_user_creates_roles_and_databases_and_is_no_superuser(region: Region, pg: str) -> None:
     statements = "CREATE ROLE reader; GRANT pg_monitor TO reader; CREATE DATABASE scratch; DROP DATABASE scratch"
     for statement in statements.split("; "):
         run_program(region, "psql", "-v", "ON_ERROR_STOP=1", "-c", statement, user="bob", password=PASSWORD)
@@ -372,7 +370,7 @@ def test_an_unknown_database_role_is_refused_and_leaves_no_user(sql: Any, pg: st
     assert refusal(sql.users().get(project=PROJECT, instance=pg, name="eve"))[0] == 404
 
 
-def test_an_iam_user_has_the_roles_it_was_given_and_no_others(region: ServedRegion, sql: Any, pg: str) -> None:
+def test_an_iam_user_has_the_roles_it_was_given_and_no_others(region: Region, sql: Any, pg: str) -> None:
     region.account(PROJECT, "reader-account", *USER_ROLES)
     body = {"name": f"reader-account@{PROJECT}.iam.gserviceaccount.com", "type": "CLOUD_IAM_SERVICE_ACCOUNT"}
     sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
@@ -397,7 +395,7 @@ def test_an_iam_user_has_the_roles_it_was_given_and_no_others(region: ServedRegi
 # Access tokens as passwords
 
 
-def test_psql_and_pg_dump_log_in_with_an_access_token_over_the_socket(region: ServedRegion, pg: str) -> None:
+def test_psql_and_pg_dump_log_in_with_an_access_token_over_the_socket(region: Region, pg: str) -> None:
     user, token = f"validibot-app@{PROJECT}.iam", token_of(region, "validibot-app")
     run_program(region, "psql", "-c", "CREATE TABLE runs AS SELECT 7 AS n", user=user, password=token)
 
@@ -407,17 +405,17 @@ def test_psql_and_pg_dump_log_in_with_an_access_token_over_the_socket(region: Se
     run_program(region, "psql", "-c", "DROP TABLE runs", user=user, password=token)
 
 
-def test_a_token_that_is_not_good_for_the_user_is_refused(region: ServedRegion, pg: str) -> None:
+def test_a_token_that_is_not_good_for_the_user_is_refused(region: Region, pg: str) -> None:
     user = f"validibot-app@{PROJECT}.iam"
     region.account(PROJECT, "other-account", *USER_ROLES)
-    expired = region.region.tokens.access_token(f"validibot-app@{PROJECT}.iam.gserviceaccount.com", lifetime=-1)
+    expired = region.core.tokens.access_token(f"validibot-app@{PROJECT}.iam.gserviceaccount.com", lifetime=-1)
 
     for password in ("nonsense", token_of(region, "other-account"), expired, PASSWORD):
         with pytest.raises(psycopg.OperationalError, match="authentication failed"):
             log_in(region, user, password)
 
 
-def test_a_login_needs_the_permission_at_that_moment(region: ServedRegion, sql: Any, pg: str) -> None:
+def test_a_login_needs_the_permission_at_that_moment(region: Region, sql: Any, pg: str) -> None:
     region.account(PROJECT, "late-account")
     body = {"name": f"late-account@{PROJECT}.iam", "type": "CLOUD_IAM_SERVICE_ACCOUNT"}
     sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
@@ -426,12 +424,12 @@ def test_a_login_needs_the_permission_at_that_moment(region: ServedRegion, sql: 
     with pytest.raises(psycopg.OperationalError, match="authentication failed"):
         log_in(region, f"late-account@{PROJECT}.iam", token)
     member = f"serviceAccount:late-account@{PROJECT}.iam.gserviceaccount.com"
-    region.region.iam.add_binding(f"cloudresourcemanager/projects/{PROJECT}", "roles/cloudsql.instanceUser", member)
+    region.core.iam.add_binding(f"cloudresourcemanager/projects/{PROJECT}", "roles/cloudsql.instanceUser", member)
 
     assert log_in(region, f"late-account@{PROJECT}.iam", token) == f"late-account@{PROJECT}.iam"
 
 
-def test_without_the_flag_no_iam_user_logs_in(region: ServedRegion, sql: Any, app: service_account.Credentials) -> None:
+def test_without_the_flag_no_iam_user_logs_in(region: Region, sql: Any, app: service_account.Credentials) -> None:
     name = f"{PROJECT}:{LOCATION}:plain"
     sql.instances().insert(project=PROJECT, body=instance("plain", databaseFlags=[])).execute()
     body = {"name": f"validibot-app@{PROJECT}.iam", "type": "CLOUD_IAM_SERVICE_ACCOUNT"}
@@ -447,7 +445,7 @@ def test_without_the_flag_no_iam_user_logs_in(region: ServedRegion, sql: Any, ap
 
 
 def test_one_iam_user_owns_the_schema_and_another_reads_and_writes_rows(
-    region: ServedRegion, sql: Any, pg: str
+    region: Region, sql: Any, pg: str
 ) -> None:
     region.account(PROJECT, "validibot-row", *USER_ROLES)
     row_user, owner = f"validibot-row@{PROJECT}.iam", f"validibot-app@{PROJECT}.iam"
@@ -487,7 +485,7 @@ def test_operations_are_listed_by_instance(sql: Any, pg: str) -> None:
 @pytest.mark.parametrize("driver", ["pg8000", "psycopg"])
 @pytest.mark.parametrize("with_iam", [False, True])
 def test_googles_connector_connects(
-    region: ServedRegion, pg: str, app: service_account.Credentials, driver: str, with_iam: bool
+    region: Region, pg: str, app: service_account.Credentials, driver: str, with_iam: bool
 ) -> None:
     user = f"validibot-app@{PROJECT}.iam" if with_iam else "bob"
     with Connector(credentials=app, sqladmin_api_endpoint=f"{region.url}/sqladmin", enable_iam_auth=with_iam) as google:
@@ -505,7 +503,7 @@ def test_googles_connector_connects(
 
 @pytest.mark.parametrize("with_iam", [False, True])
 def test_googles_connector_connects_with_asyncpg(
-    region: ServedRegion, pg: str, app: service_account.Credentials, with_iam: bool
+    region: Region, pg: str, app: service_account.Credentials, with_iam: bool
 ) -> None:
     user = f"validibot-app@{PROJECT}.iam" if with_iam else "bob"
 
@@ -523,8 +521,8 @@ def test_googles_connector_connects_with_asyncpg(
     assert asyncio.run(connect()) == user
 
 
-def test_a_connector_without_the_permission_is_refused_by_name(region: ServedRegion, pg: str) -> None:
-    stranger = region.account(PROJECT, "stranger")
+def test_a_connector_without_the_permission_is_refused_by_name(region: Region, pg: str) -> None:
+    stranger = region.account(PROJECT, "stranger").credentials
 
     with (
         Connector(
@@ -535,9 +533,9 @@ def test_a_connector_without_the_permission_is_refused_by_name(region: ServedReg
         google.connect(NAME, "pg8000", user="bob", password=PASSWORD, db="app")
 
 
-def test_a_certificate_needs_cloudsql_instances_connect(region: ServedRegion, pg: str) -> None:
-    region.account(PROJECT, "viewing-account", "roles/cloudsql.viewer")
-    viewer = region.client("sqladmin", "v1beta4", token_of(region, "viewing-account"))
+def test_a_certificate_needs_cloudsql_instances_connect(region: Region, pg: str) -> None:
+    viewing = region.account(PROJECT, "viewing-account", "roles/cloudsql.viewer")
+    viewer = region.api("sqladmin", "v1beta4", viewing.credentials)
 
     for request in (
         viewer.connect().generateEphemeralCert(project=PROJECT, instance=pg, body={"public_key": public_key()}),
@@ -549,7 +547,7 @@ def test_a_certificate_needs_cloudsql_instances_connect(region: ServedRegion, pg
 
 
 def test_the_connectors_port_answers_only_clients_with_a_certificate_of_the_instance(
-    region: ServedRegion, sql: Any, pg: str, tmp_path: Path
+    region: Region, sql: Any, pg: str, tmp_path: Path
 ) -> None:
     settings = sql.connect().get(project=PROJECT, instance=pg).execute()
     address = settings["ipAddresses"][0]["ipAddress"]
@@ -600,7 +598,7 @@ RECORDINGS = Path(__file__).parents[3] / "shared" / "provider" / "recordings"
 
 
 @pytest.mark.skipif(not RECORDINGS.exists(), reason="recordings of the real provider are not present")
-def test_every_recorded_request_of_the_provider_is_accepted(region: ServedRegion) -> None:
+def test_every_recorded_request_of_the_provider_is_accepted(region: Region) -> None:
     recorded = {name: json.loads((RECORDINGS / f"sql-{name}.json").read_text()) for name in ("database", "user")}
     instances = json.loads((RECORDINGS / "sql-databaseinstance.json").read_text())
     staging = next(variant for variant in instances["variants"] if variant["resource"] == "db-staging")
@@ -608,7 +606,7 @@ def test_every_recorded_request_of_the_provider_is_accepted(region: ServedRegion
     updates = [one["update"]["requests"] for one in (*others, instances) if one["update"]]
     steps = [instances["create"], staging["create"], *(one["create"] for one in others), *updates]
     steps += [one["delete"] for one in (*others, staging, instances)]
-    token = region.region.tokens.access_token("operator@localgcp.iam.gserviceaccount.com")
+    token = region.core.tokens.access_token("operator@localgcp.iam.gserviceaccount.com")
     refused = []
 
     with httpx.Client(base_url=region.url, headers={"authorization": f"Bearer {token}"}, timeout=60) as client:

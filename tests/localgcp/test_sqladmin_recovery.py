@@ -12,7 +12,7 @@ from localgcp.sql import layout_of, remove_all, socket_root
 from localgcp.sql.admin import scram_verifier
 from localgcp.sql.cluster import postmaster
 from localgcp.store import Store
-from tests.localgcp.sql.serving import ServedRegion, served
+from tests.localgcp.fixtures import Region, served
 
 PROJECT = "validibot-au"
 NAME = f"{PROJECT}:australia-southeast1:pg"
@@ -32,15 +32,15 @@ BODY = {
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """The directory of a region that has an instance, and is not running."""
     with served(tmp_path) as region:
-        region.client("sqladmin", "v1beta4").instances().insert(project=PROJECT, body=BODY).execute()
+        region.api("sqladmin", "v1beta4").instances().insert(project=PROJECT, body=BODY).execute()
         with connection(region) as postgres:
             postgres.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     yield tmp_path
     remove_all(tmp_path)
 
 
-def connection(region: ServedRegion) -> psycopg.Connection:
-    return psycopg.connect(host=str(socket_root(region.region) / NAME), user="postgres", password=PASSWORD)
+def connection(region: Region) -> psycopg.Connection:
+    return psycopg.connect(host=str(socket_root(region.core) / NAME), user="postgres", password=PASSWORD)
 
 
 def interrupted(data_dir: Path, kind: str, **changes: Any) -> None:
@@ -52,9 +52,9 @@ def interrupted(data_dir: Path, kind: str, **changes: Any) -> None:
     store.close()
 
 
-def outcome(region: ServedRegion) -> dict[str, Any]:
+def outcome(region: Region) -> dict[str, Any]:
     found: dict[str, Any] = (
-        region.client("sqladmin", "v1beta4").operations().get(project=PROJECT, operation="o").execute()
+        region.api("sqladmin", "v1beta4").operations().get(project=PROJECT, operation="o").execute()
     )
     return {name: found.get(name) for name in ("status", "error")}
 
@@ -73,7 +73,7 @@ def test_a_creation_that_was_cut_off_is_finished_and_its_operation_done(data_dir
     interrupted(data_dir, "CREATE", state="PENDING_CREATE", _localgcp=verifier)
 
     with served(data_dir) as region:
-        found = region.client("sqladmin", "v1beta4").instances().get(project=PROJECT, instance="pg").execute()
+        found = region.api("sqladmin", "v1beta4").instances().get(project=PROJECT, instance="pg").execute()
         with connection(region) as postgres:
             assert postgres.execute("SELECT current_user").fetchone() == ("postgres",)
         assert outcome(region) == {"status": "DONE", "error": None}
@@ -87,7 +87,7 @@ def test_a_database_that_was_created_and_not_answered_may_be_asked_for_again(dat
     store = Store(data_dir / "region.sqlite3")
 
     with served(data_dir) as region:
-        databases = region.client("sqladmin", "v1beta4").databases()
+        databases = region.api("sqladmin", "v1beta4").databases()
         with connection(region) as postgres:
             postgres.autocommit = True
             postgres.execute("CREATE DATABASE app")
@@ -107,7 +107,7 @@ def test_a_deletion_that_was_cut_off_is_finished_and_its_operation_done(data_dir
     interrupted(data_dir, "DELETE", state="PENDING_DELETE")
 
     with served(data_dir) as region:
-        listed = region.client("sqladmin", "v1beta4").instances().list(project=PROJECT).execute()
+        listed = region.api("sqladmin", "v1beta4").instances().list(project=PROJECT).execute()
         assert outcome(region) == {"status": "DONE", "error": None}
 
     assert listed.get("items", []) == []
