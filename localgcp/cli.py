@@ -343,7 +343,7 @@ def _print_status(found: dict[str, Any]) -> None:
         ),
         (
             "Cloud SQL instances",
-            ["connection name", "version", "state", "addresses"],
+            ["connection name", "version", "state", "address"],
             [
                 [one["connectionName"], one["databaseVersion"], one["state"], ", ".join(one["addresses"])]
                 for one in found["instances"]
@@ -368,6 +368,11 @@ def _print_status(found: dict[str, Any]) -> None:
     if found["services"]:
         console.print(f"\nA service answers at {found['api']} to whoever names its host:", highlight=False)
         console.print(f"  {found['services'][0]['reach']}", highlight=False)
+    if found["instances"]:
+        console.print("\nAn instance answers at its address, and in the directory of its socket:", highlight=False)
+        for one in found["instances"]:
+            # Not in the table, which would break it into pieces.
+            console.print(f"  psql -U postgres -h {one['socketDirectory']}", highlight=False, soft_wrap=True)
 
 
 def _yes(service: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from localgcp.sql import socket_root
+
 if TYPE_CHECKING:
     from localgcp.region import Region
 
@@ -26,7 +28,9 @@ def status_of(region: "Region") -> dict[str, Any]:
         "projects": _projects(region),
         "services": [_service(region, found) for found in region.store.scan("run/projects/") if _is(found, "services")],
         "jobs": [_named(found) for found in region.store.scan("run/projects/") if _is(found, "jobs")],
-        "instances": [_instance(found) for found in region.store.scan("sqladmin/projects/") if _is(found, "instances")],
+        "instances": [
+            _instance(region, found) for found in region.store.scan("sqladmin/projects/") if _is(found, "instances")
+        ],
         "buckets": [_bucket(region, found) for found in region.store.scan("storage/b/") if found.key.count("/") == 2],
         "frontDoors": _front_doors(region),
     }
@@ -49,7 +53,7 @@ def _service(region: "Region", service: Any) -> dict[str, Any]:
     }
 
 
-def _instance(instance: Any) -> dict[str, Any]:
+def _instance(region: "Region", instance: Any) -> dict[str, Any]:
     addresses = [address.get("ipAddress", "") for address in instance.get("ipAddresses", [])]
     return {
         "project": instance.get("project", ""),
@@ -58,6 +62,8 @@ def _instance(instance: Any) -> dict[str, Any]:
         "databaseVersion": instance.get("databaseVersion", ""),
         "state": instance.get("state", ""),
         "addresses": sorted({address for address in addresses if address}),
+        # What psql takes as its host.
+        "socketDirectory": str(socket_root(region) / instance.get("connectionName", "")),
     }
 
 

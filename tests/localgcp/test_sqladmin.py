@@ -21,6 +21,7 @@ from google.cloud.sql.connector import Connector, IPTypes, create_async_connecto
 from google.oauth2 import service_account
 from googleapiclient.errors import HttpError
 
+from localgcp import status
 from localgcp.sql import layout_of, socket_root
 from localgcp.sql.binaries import find_binaries
 from localgcp.sql.certificates import authority_of
@@ -236,9 +237,7 @@ def test_flags_and_the_tier_reach_postgres_also_when_they_change(region: Region,
     sql.instances().delete(project=PROJECT, instance="tuned").execute()
 
 
-def test_an_instance_that_is_never_active_is_stopped_and_comes_back_with_its_rows(
-    region: Region, sql: Any
-) -> None:
+def test_an_instance_that_is_never_active_is_stopped_and_comes_back_with_its_rows(region: Region, sql: Any) -> None:
     name = f"{PROJECT}:{LOCATION}:sleeper"
     sql.instances().insert(project=PROJECT, body=instance("sleeper") | {"rootPassword": PASSWORD}).execute()
     with psycopg.connect(host=host(region, name), user="postgres", password=PASSWORD) as connection:
@@ -279,6 +278,15 @@ def test_an_encrypted_only_instance_refuses_plain_tcp_and_keeps_its_socket(regio
         )
     assert log_in(region, "postgres", PASSWORD, "postgres", name) == "postgres"
     sql.instances().delete(project=PROJECT, instance="closed").execute()
+
+
+def test_the_status_of_the_region_says_where_an_instance_is_reached(region: Region, pg: str) -> None:
+    found = httpx.get(f"{region.url}{status.PATH}").json()["instances"]
+
+    here = next(one for one in found if one["connectionName"] == NAME)
+    for place in (here["socketDirectory"], *here["addresses"]):
+        with psycopg.connect(host=place, user="postgres", password=PASSWORD, dbname="postgres") as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 # Databases and users
@@ -444,9 +452,7 @@ def test_without_the_flag_no_iam_user_logs_in(region: Region, sql: Any, app: ser
     sql.instances().delete(project=PROJECT, instance="plain").execute()
 
 
-def test_one_iam_user_owns_the_schema_and_another_reads_and_writes_rows(
-    region: Region, sql: Any, pg: str
-) -> None:
+def test_one_iam_user_owns_the_schema_and_another_reads_and_writes_rows(region: Region, sql: Any, pg: str) -> None:
     region.account(PROJECT, "validibot-row", *USER_ROLES)
     row_user, owner = f"validibot-row@{PROJECT}.iam", f"validibot-app@{PROJECT}.iam"
     body = {"name": row_user, "type": "CLOUD_IAM_SERVICE_ACCOUNT"}

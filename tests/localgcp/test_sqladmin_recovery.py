@@ -53,9 +53,7 @@ def interrupted(data_dir: Path, kind: str, **changes: Any) -> None:
 
 
 def outcome(region: Region) -> dict[str, Any]:
-    found: dict[str, Any] = (
-        region.api("sqladmin", "v1beta4").operations().get(project=PROJECT, operation="o").execute()
-    )
+    found: dict[str, Any] = region.api("sqladmin", "v1beta4").operations().get(project=PROJECT, operation="o").execute()
     return {name: found.get(name) for name in ("status", "error")}
 
 
