@@ -71,6 +71,10 @@ class Names:
         api, _, name = key.partition("/")
         service = f"{api}.googleapis.com"
         words = name.split("/")
+        if api == "sqladmin" and words[2:3] == ["instances"] and words[4:5] not in (["databases"], ["backupRuns"]):
+            # Users, certificates and connect settings are no resources of their own.
+            words = words[:4]
+            name = "/".join(words)
         types = _TYPES.get(api, {})
         kind = next((types[word] for word in reversed(words[:-1]) if word in types), "")
         if api == "storage" and words[0] == "b" and len(words) > 1:

@@ -1,8 +1,4 @@
-"""Cloud SQL Admin: instances that are real Postgres servers, their databases and users, and the connectors' way in.
-
-Backups, clones and point-in-time recovery have no permission here yet, and so are refused to everybody: a backup that
-was answered and not taken would be worse than none.
-"""
+"""Cloud SQL Admin: instances that are real Postgres servers, their databases and users, and the connectors' way in."""
 
 import asyncio
 import hashlib
@@ -16,8 +12,15 @@ from typing import Any, cast, get_args
 import psycopg
 
 from localgcp.clock import timestamp
-from localgcp.errors import AlreadyExists, ApiError, InvalidArgument, NotFound, PreconditionFailed
-from localgcp.fieldmask import merge_patch
+from localgcp.errors import (
+    Aborted,
+    AlreadyExists,
+    ApiError,
+    InvalidArgument,
+    NotFound,
+    PreconditionFailed,
+    Unimplemented,
+)
 from localgcp.generic import fingerprint, page
 from localgcp.region import Region
 from localgcp.service import Call, Service
@@ -26,6 +29,7 @@ from localgcp.sql.addresses import choose_address
 from localgcp.sql.certificates import EPHEMERAL_LIFETIME, ssl_cert
 from localgcp.sql.flags import CLOUD_SQL_FLAGS, is_reserved, needs_restart
 from localgcp.sql.instances import (
+    changed_settings,
     check_change,
     check_identity,
     check_password,
@@ -37,8 +41,8 @@ from localgcp.sql.instances import (
     with_defaults,
 )
 from localgcp.sql.servers import Servers
-from localgcp.sql.template import SUPERUSER
-from localgcp.sql.tiers import SHARED_CORE_MIB
+from localgcp.sql.template import SUPERUSER, Setting
+from localgcp.sql.tiers import named_tiers
 from localgcp.store import Resource
 from localgcp.validation import without_nulls
 
@@ -65,6 +69,37 @@ service.permissions |= {
     # Google asks for no permission: the table is the same for everybody.
     "flags.list": None,
 }
+#: A backup that was answered and not taken would be worse than none.
+NOT_HERE = (
+    *(f"backupRuns.{verb}" for verb in ("delete", "get", "insert", "list")),
+    *(f"backups.{verb}Backup" for verb in ("create", "delete", "get", "update")),
+    *(f"Backups.{verb}Backup" for verb in ("Create", "Delete", "Get", "Update")),
+    *("backups.listBackups", "Backups.ListBackups"),
+    *(f"instances.{verb}" for verb in ("clone", "export", "import", "pointInTimeRestore", "restoreBackup")),
+    *(f"instances.{verb}" for verb in ("demote", "demoteMaster", "promoteReplica", "switchover")),
+    *(f"instances.{verb}" for verb in ("startReplica", "stopReplica")),
+)
+service.permissions |= dict.fromkeys(NOT_HERE)
+
+
+class Claim:
+    """An instance that one operation has to itself, from its request to its end."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self.is_handed_on = False
+
+    def until_done(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work`, which keeps the claim until it has ended."""
+        self.is_handed_on = True
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                self._release()
+
+        return run
 
 
 class Instances:
@@ -74,17 +109,36 @@ class Instances:
         self.region = region
         self.servers = Servers(region.settings.data_dir, self.authenticate)
         self._locks: dict[str, threading.RLock] = {}
+        self._claimed: set[str] = set()
         self._guard = threading.Lock()
         #: Held while an address is chosen and written down.
         self.choosing = threading.Lock()
 
     @contextmanager
     def alone(self, key: str) -> Iterator[None]:
-        """Cloud SQL does one thing at a time with an instance. Here the second waits instead of being refused."""
+        """Databases and users of an instance are changed one at a time, and not while the instance itself changes."""
         with self._guard:
             lock = self._locks.setdefault(key, threading.RLock())
         with lock:
             yield
+
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[Claim]:
+        """For a change of the instance itself. Raises Aborted while another one is under way."""
+        with self._guard:
+            if key in self._claimed:
+                raise Aborted(
+                    "Operation failed because another operation was already in progress. "
+                    "Try your request after the current operation is complete.",
+                    reason="operationInProgress",
+                )
+            self._claimed.add(key)
+        claim = Claim(lambda: self._claimed.discard(key))
+        try:
+            yield claim
+        finally:
+            if not claim.is_handed_on:
+                self._claimed.discard(key)
 
     def all(self) -> list[Resource]:
         return [found for found in self.region.store.scan("sqladmin/") if found.get("kind") == "sql#instance"]
@@ -204,7 +258,21 @@ def insert_instance(call: Call) -> dict[str, Any]:
     password = body.pop("rootPassword", None)
     if password is not None:
         check_password(password, "postgres", settings.get("passwordValidationPolicy", {}))
-    with instances.choosing:
+    key = f"sqladmin/projects/{project}/instances/{name}"
+    if call.store.exists(key):
+        raise instance_exists()
+
+    def create() -> None:
+        with instances.alone(key):
+            try:
+                finish_creation(instances, key)
+            except Exception:
+                # Nothing half made stays behind: the name is free for the next attempt.
+                instances.servers.delete(spec_of(call.store.get(key)))
+                call.store.delete(key)
+                raise
+
+    with instances.claimed(key) as claim, instances.choosing:
         taken = {found["ipAddresses"][0]["ipAddress"] for found in instances.all()}
         address = choose_address(f"{call.region.settings.data_dir}/{connection_name}", taken)
         instance = {
@@ -228,27 +296,16 @@ def insert_instance(call: Call) -> dict[str, Any]:
         if password is not None:
             # A verifier, so that a creation that is finished after a crash has it, and the disk not the password.
             instance["_localgcp"] = {"rootVerifier": admin.scram_verifier(password)}
-        key = f"sqladmin/projects/{project}/instances/{name}"
         try:
             call.store.create(key, instance)
         except AlreadyExists:
-            raise AlreadyExists(
-                "The Cloud SQL instance already exists. When you delete an instance, you can't reuse the name of the "
-                "deleted instance until one week from the deletion date.",
-                reason="instanceAlreadyExists",
-            ) from None
+            raise instance_exists() from None
+        work = claim.until_done(create)
+    return call.operation(work, target=key, kind="CREATE")
 
-    def create() -> None:
-        with instances.alone(key):
-            try:
-                finish_creation(instances, key)
-            except Exception:
-                # Nothing half made stays behind: the name is free for the next attempt.
-                instances.servers.delete(spec_of(call.store.get(key)))
-                call.store.delete(key)
-                raise
 
-    return call.operation(create, target=key, kind="CREATE")
+def instance_exists() -> AlreadyExists:
+    return AlreadyExists("The Cloud SQL instance already exists.", reason="instanceAlreadyExists")
 
 
 def finish_creation(instances: Instances, key: str) -> None:
@@ -284,42 +341,47 @@ def list_instances(call: Call) -> dict[str, Any]:
 def update_instance(call: Call) -> dict[str, Any]:
     instances = instances_of(call.region)
     key = instance_key(call)
-    with instances.alone(key):
+    existing(call)
+    body = without_nulls(call.body)
+    password = body.get("rootPassword")
+
+    def apply() -> None:
+        with instances.alone(key):
+            try:
+                reconfigure(instances, before, after)
+            except Exception:
+                call.store.put(key, before)
+                raise
+            if password is not None:
+                with administrator(call, after) as connection:
+                    admin.create_user(connection, "postgres", "BUILT_IN", password, None)
+
+    with instances.claimed(key) as claim, instances.alone(key):
         before = existing(call)
-        body = without_nulls(call.body)
         check_versions(before, body)
         for name in ("name", "region", "project", "databaseVersion"):
             if body.get(name, before[name]) != before[name]:
                 raise invalid(f"{name} of an instance cannot be changed: it is {before[name]}, asked {body[name]}.")
-        given = body.get("settings", {})
-        if call.method.verb == "patch":
-            settings = merge_patch(before["settings"], call.body.get("settings", {}))
-        else:
-            settings = given
-        settings = with_defaults(without_nulls(settings), before["databaseVersion"], before["region"])
+        settings = changed_settings(before, call.body.get("settings") or {}, is_patch=call.method.verb == "patch")
         known = instances.servers.known_settings(major_version(before["databaseVersion"]))
         check_settings(settings, known)
         check_change(before["settings"], settings)
+        if password is not None:
+            check_password(password, "postgres", settings.get("passwordValidationPolicy", {}))
+            if settings["activationPolicy"] == "NEVER":
+                raise not_running()
         settings["settingsVersion"] = str(int(before["settings"]["settingsVersion"]) + 1)
         address = before["ipAddresses"][0]["ipAddress"]
-        after = {
+        changed = {
             **before,
             **{name: body[name] for name in ("maintenanceVersion",) if name in body},
             "settings": settings,
             "gceZone": settings["locationPreference"]["zone"],
             "ipAddresses": ip_addresses(settings, address),
         }
-        call.store.put(key, with_etag(after))
-
-    def apply() -> None:
-        with instances.alone(key):
-            try:
-                reconfigure(instances, before, call.store.get(key))
-            except Exception:
-                call.store.put(key, before)
-                raise
-
-    return call.operation(apply, target=key, kind="UPDATE")
+        after = call.store.put(key, with_etag(changed))
+        work = claim.until_done(apply)
+    return call.operation(work, target=key, kind="UPDATE")
 
 
 def reconfigure(instances: Instances, before: Resource, after: Resource) -> None:
@@ -340,7 +402,15 @@ def reconfigure(instances: Instances, before: Resource, after: Resource) -> None
 def delete_instance(call: Call) -> dict[str, Any]:
     instances = instances_of(call.region)
     key = instance_key(call)
-    with instances.alone(key):
+    existing(call)
+
+    def delete() -> None:
+        with instances.alone(key):
+            instances.servers.delete(spec_of(instance))
+            if call.store.exists(key):
+                call.store.delete(key)
+
+    with instances.claimed(key) as claim, instances.alone(key):
         instance = existing(call)
         if instance["settings"].get("deletionProtectionEnabled"):
             raise InvalidArgument(
@@ -349,32 +419,38 @@ def delete_instance(call: Call) -> dict[str, Any]:
                 reason="invalid",
             )
         call.store.put(key, {**instance, "state": "PENDING_DELETE"})
-
-    def delete() -> None:
-        with instances.alone(key):
-            instances.servers.delete(spec_of(instance))
-            if call.store.exists(key):
-                call.store.delete(key)
-
-    return call.operation(delete, target=key, kind="DELETE")
+        work = claim.until_done(delete)
+    return call.operation(work, target=key, kind="DELETE")
 
 
 @service.method("instances.restart", "instances.failover")
 def restart_instance(call: Call) -> dict[str, Any]:
     instances = instances_of(call.region)
-    instance = running(call)
+    key = instance_key(call)
     is_failover = call.method.verb == "failover"
-    if is_failover:
-        if instance["settings"]["availabilityType"] != "REGIONAL":
-            raise invalid("Failover needs an instance with high availability: availabilityType REGIONAL.")
-        given = call.body.get("failoverContext", {}).get("settingsVersion")
-        check_versions(instance, {"settings": {"settingsVersion": given}} if given else {})
+    existing(call)
 
     def restart() -> None:
-        with instances.alone(instance.key):
+        with instances.alone(key):
             instances.servers.apply(spec_of(instance), restart=True)
 
-    return call.operation(restart, target=instance.key, kind="FAILOVER" if is_failover else "RESTART")
+    with instances.claimed(key) as claim:
+        instance = running(call)
+        if is_failover:
+            if instance["settings"]["availabilityType"] != "REGIONAL":
+                raise invalid("Failover needs an instance with high availability: availabilityType REGIONAL.")
+            given = call.body.get("failoverContext", {}).get("settingsVersion")
+            check_versions(instance, {"settings": {"settingsVersion": given}} if given else {})
+        work = claim.until_done(restart)
+    return call.operation(work, target=key, kind="FAILOVER" if is_failover else "RESTART")
+
+
+@service.method(*NOT_HERE)
+def refuse(call: Call) -> dict[str, Any]:
+    raise Unimplemented(
+        f"sqladmin.{call.method.id} is not available in localgcp: there are no backups, clones, replicas, "
+        "point-in-time recovery, imports or exports here."
+    )
 
 
 # Databases
@@ -481,6 +557,7 @@ def insert_user(call: Call) -> dict[str, Any]:
     def create() -> None:
         with administrator(call, instance) as connection:
             admin.create_user(connection, name, type_, password, roles)
+        keep_policy(call, instance, name)
 
     return changed(call, create, "CREATE_USER", instance.key)
 
@@ -498,6 +575,7 @@ def update_user(call: Call) -> dict[str, Any]:
     def update() -> None:
         with administrator(call, instance) as connection:
             admin.update_user(connection, name, password, roles, revoke_existing=revoke)
+        keep_policy(call, instance, name)
 
     return changed(call, update, "UPDATE_USER", instance.key)
 
@@ -510,6 +588,8 @@ def delete_user(call: Call) -> dict[str, Any]:
     def delete() -> None:
         with administrator(call, instance) as connection:
             admin.delete_user(connection, name)
+        if call.store.exists(user_key(instance, name)):
+            call.store.delete(user_key(instance, name))
 
     return changed(call, delete, "DELETE_USER", instance.key)
 
@@ -546,8 +626,20 @@ def users(call: Call) -> list[dict[str, Any]]:
         # The role that every built-in user has is not news.
         if user.roles and (user.type != "BUILT_IN" or user.roles != (SUPERUSER,)):
             body["databaseRoles"] = list(user.roles)
+        body |= call.store.find(user_key(instance, user.name)) or {}
         result.append(with_etag(body))
     return result
+
+
+def user_key(instance: Resource, name: str) -> str:
+    """Where is kept what Postgres does not keep of a user."""
+    return f"{instance.key}/users/{name}"
+
+
+def keep_policy(call: Call, instance: Resource, name: str) -> None:
+    policy = without_nulls(call.body.get("passwordPolicy"))
+    if policy is not None:
+        call.store.put(user_key(instance, name), {"passwordPolicy": policy})
 
 
 def user_type(name: str) -> admin.UserType:
@@ -636,20 +728,30 @@ def list_operations(call: Call) -> dict[str, Any]:
 def list_flags(call: Call) -> dict[str, Any]:
     version = call.query.get("databaseVersion") or "POSTGRES_18"
     known = instances_of(call.region).servers.known_settings(major_version(version))
-    kinds = {"bool": "BOOLEAN", "integer": "INTEGER", "real": "FLOAT", "enum": "STRING", "string": "STRING"}
-    rows = [(name, kinds[kind], True) for name, kind in CLOUD_SQL_FLAGS.items()]
-    rows += [(s.name, kinds[s.vartype], s.context == "postmaster") for s in known.values() if not is_reserved(s)]
-    items = [
-        {"kind": "sql#flag", "name": name, "type": kind, "appliesTo": [version], "requiresRestart": restart}
-        for name, kind, restart in sorted(rows)
-    ]
+    rows = [Setting(name=name, context="postmaster", vartype=kind) for name, kind in CLOUD_SQL_FLAGS.items()]
+    rows += [setting for setting in known.values() if not is_reserved(setting)]
+    items = [flag_of(setting, version) for setting in sorted(rows, key=lambda setting: setting.name.lower())]
     return {"kind": "sql#flagsList", "items": items}
+
+
+def flag_of(setting: Setting, version: str) -> dict[str, Any]:
+    kinds = {"bool": "BOOLEAN", "integer": "INTEGER", "real": "FLOAT", "enum": "STRING", "string": "STRING"}
+    flag: dict[str, Any] = {
+        "kind": "sql#flag",
+        "name": setting.name.lower(),
+        "type": kinds[setting.vartype],
+        "appliesTo": [version],
+        "requiresRestart": setting.context == "postmaster",
+    }
+    if setting.vartype == "integer" and setting.minimum is not None and setting.maximum is not None:
+        flag |= {"minValue": str(int(setting.minimum)), "maxValue": str(int(setting.maximum))}
+    return flag | ({"allowedStringValues": list(setting.choices)} if setting.choices else {})
 
 
 @service.method("tiers.list")
 def list_tiers(call: Call) -> dict[str, Any]:
-    """The shared-core machines. Custom ones are made to measure, and so in no table."""
-    items = [{"kind": "sql#tier", "tier": name, "RAM": str(mib * 2**20)} for name, mib in SHARED_CORE_MIB.items()]
+    """The machines that have a name. Custom ones are made to measure, and so in no table."""
+    items = [{"kind": "sql#tier", "tier": tier.name, "RAM": str(tier.memory_mib * 2**20)} for tier in named_tiers()]
     return {"kind": "sql#tiersList", "items": items}
 
 
@@ -675,8 +777,12 @@ def running(call: Call) -> Resource:
         with instances_of(call.region).alone(instance.key):
             instance = existing(call)
     if instance["state"] != "RUNNABLE" or instance["settings"]["activationPolicy"] == "NEVER":
-        raise invalid("Invalid request since instance is not running.")
+        raise not_running()
     return instance
+
+
+def not_running() -> InvalidArgument:
+    return invalid("Invalid request since instance is not running.")
 
 
 @contextmanager
@@ -687,7 +793,7 @@ def administrator(call: Call, instance: Resource) -> Iterator[psycopg.Connection
         try:
             connection = instances.servers.connect(instance["connectionName"])
         except psycopg.OperationalError:
-            raise invalid("Invalid request since instance is not running.") from None
+            raise not_running() from None
         with connection:
             yield connection
 

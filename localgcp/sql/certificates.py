@@ -117,7 +117,7 @@ def ssl_cert(certificate: x509.Certificate, instance: str) -> dict[str, str]:
         "kind": "sql#sslCert",
         "certSerialNumber": str(certificate.serial_number),
         "cert": certificate.public_bytes(serialization.Encoding.PEM).decode(),
-        "commonName": certificate.subject.rfc4514_string(),
+        "commonName": certificate.subject.rfc4514_string({NameOID.DN_QUALIFIER: "dnQualifier"}),
         "sha1Fingerprint": certificate.fingerprint(hashes.SHA1()).hex(),  # noqa: S303  (the API's name for it)
         "instance": instance,
         "createTime": rfc3339(certificate.not_valid_before_utc),

@@ -5,15 +5,18 @@ the real API leaves out when it was not set is left out here.
 """
 
 import copy
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from localgcp.errors import InvalidArgument
+from localgcp.fieldmask import merge_patch
 from localgcp.sql.flags import checked_flags
 from localgcp.sql.servers import InstanceSpec
 from localgcp.sql.template import Setting
 from localgcp.sql.tiers import tier_of
+from localgcp.validation import without_nulls
 
 INSTANCE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 MAX_NAME_LENGTH = 98  # "The sum of project ID length and instance name length must be <= 98"
@@ -22,6 +25,12 @@ VERSION = re.compile(r"POSTGRES_(\d+)")
 MAX_LOG_RETENTION_DAYS = {"ENTERPRISE": 7, "ENTERPRISE_PLUS": 35}
 #: From this version on, Cloud SQL creates Enterprise Plus when no edition is asked for.
 FIRST_PLUS_BY_DEFAULT = 16
+UNENCRYPTED_ALLOWED = "ALLOW_UNENCRYPTED_AND_ENCRYPTED"
+CERTIFICATE_REQUIRED = "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
+TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+#: Bytes of a statement that Query Insights keeps; Enterprise Plus keeps more of them.
+MIN_QUERY_BYTES = 256
+MAX_QUERY_BYTES = {"ENTERPRISE": 4_500, "ENTERPRISE_PLUS": 1_048_576}
 MIN_DISK_GB = 10
 MAX_DISK_GB = 65_536
 
@@ -79,11 +88,29 @@ def with_defaults(settings: Mapping[str, Any], database_version: str, location: 
         backup.setdefault(name, value)
     network = result.setdefault("ipConfiguration", {})
     network.setdefault("ipv4Enabled", True)
-    network.setdefault("sslMode", "ALLOW_UNENCRYPTED_AND_ENCRYPTED")
+    # requireSsl is the older word for the strictest sslMode, which wins where both are given.
+    network.setdefault("sslMode", CERTIFICATE_REQUIRED if network.get("requireSsl") else UNENCRYPTED_ALLOWED)
+    network["requireSsl"] = network["sslMode"] == CERTIFICATE_REQUIRED
     network.setdefault("serverCaMode", "GOOGLE_MANAGED_INTERNAL_CA")
-    # The older word for the same thing follows sslMode; it is answered only where it was not asked for as null.
-    network["requireSsl"] = network["sslMode"] == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
     return result
+
+
+def changed_settings(before: Mapping[str, Any], change: Mapping[str, Any], *, is_patch: bool) -> dict[str, Any]:
+    """The settings of `instances.patch` or `instances.update`, with their defaults.
+
+    A patch changes what it names. An update replaces, but what an instance was born with stays when it is not named.
+    """
+    current = before["settings"]
+    if is_patch:
+        network = change.get("ipConfiguration") or {}
+        if network.get("requireSsl") is not None and "sslMode" not in network:
+            change = merge_patch(change, {"ipConfiguration": {"sslMode": None}})
+            current = merge_patch(current, {"ipConfiguration": {"sslMode": None}})
+        settings = without_nulls(merge_patch(current, change))
+    else:
+        kept = ("dataDiskSizeGb", "dataDiskType", "edition", "locationPreference")
+        settings = {name: current[name] for name in kept} | without_nulls(change)
+    return with_defaults(settings, before["databaseVersion"], before["region"])
 
 
 def check_settings(settings: Mapping[str, Any], known: Mapping[str, Setting]) -> None:
@@ -104,6 +131,8 @@ def check_settings(settings: Mapping[str, Any], known: Mapping[str, Setting]) ->
         raise invalid(f"Number of retained backups is {retained}, but must be between 1 and 365.")
     if backup.get("pointInTimeRecoveryEnabled") and not backup["enabled"]:
         raise invalid("Point in time recovery requires automated backups: enable backupConfiguration.")
+    if not TIME_OF_DAY.fullmatch(backup["startTime"]):
+        raise invalid(f"Backup start time is {backup['startTime']!r}, but must be HH:MM.")
     size = int(settings["dataDiskSizeGb"])
     if not MIN_DISK_GB <= size <= MAX_DISK_GB:
         raise invalid(f"Disk size is {size} GB, but must be between {MIN_DISK_GB} and {MAX_DISK_GB}.")
@@ -113,6 +142,13 @@ def check_settings(settings: Mapping[str, Any], known: Mapping[str, Setting]) ->
     network = settings["ipConfiguration"]
     if not (network["ipv4Enabled"] or network.get("privateNetwork") or network.get("pscConfig", {}).get("pscEnabled")):
         raise invalid("At least one of Public IP or Private IP or PSC connectivity must be enabled for instance.")
+    for entry in network.get("authorizedNetworks", []):
+        if not is_network(entry.get("value", "")):
+            raise invalid(f"Authorized network {entry.get('value', '')!r} is not an address in CIDR notation.")
+    length = settings.get("insightsConfig", {}).get("queryStringLength")
+    longest = MAX_QUERY_BYTES.get(settings["edition"], 4_500)
+    if length is not None and not MIN_QUERY_BYTES <= int(length) <= longest:
+        raise invalid(f"Query string length is {length}, but must be between {MIN_QUERY_BYTES} and {longest}.")
     window = settings.get("maintenanceWindow", {})
     if not (0 <= int(window.get("day", 1)) <= 7 and 0 <= int(window.get("hour", 0)) <= 23):
         raise invalid("The maintenance window is a day from 1 to 7 and an hour from 0 to 23.")
@@ -125,9 +161,19 @@ def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
             f"Disk size cannot be decreased: it is {before['dataDiskSizeGb']} GB, "
             f"asked for {after['dataDiskSizeGb']} GB."
         )
+    if after["dataDiskType"] != before["dataDiskType"]:
+        raise invalid(f"The type of the disk cannot be changed: it is {before['dataDiskType']}.")
     network = before["ipConfiguration"].get("privateNetwork")
     if network and not after["ipConfiguration"].get("privateNetwork"):
         raise invalid("Private IP cannot be disabled once it is enabled.")
+
+
+def is_network(value: str) -> bool:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def ip_addresses(settings: Mapping[str, Any], address: str) -> list[dict[str, str]]:
@@ -150,7 +196,7 @@ def spec_of(instance: Mapping[str, Any]) -> InstanceSpec:
         address=instance["ipAddresses"][0]["ipAddress"],
         max_connections=tier_of(settings["tier"], settings["edition"]).max_connections,
         flags=flags,
-        allows_unencrypted=settings["ipConfiguration"]["sslMode"] == "ALLOW_UNENCRYPTED_AND_ENCRYPTED",
+        allows_unencrypted=settings["ipConfiguration"]["sslMode"] == UNENCRYPTED_ALLOWED,
         connectors_only=settings["connectorEnforcement"] == "REQUIRED",
     )
 

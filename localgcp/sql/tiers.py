@@ -68,3 +68,9 @@ def tier_of(name: str, edition: str) -> Tier:
     if problem:
         raise InvalidArgument(f"Invalid request: Invalid tier ({name}): {problem}.", reason="invalid")
     return Tier(name=name, memory_mib=memory)
+
+
+def named_tiers() -> list[Tier]:
+    shared = [Tier(name=name, memory_mib=memory) for name, memory in SHARED_CORE_MIB.items()]
+    names = [f"db-perf-optimized-N-{cpus}" for cpus in PERFORMANCE_CPUS if cpus > 1]
+    return shared + [tier_of(name, "ENTERPRISE_PLUS") for name in names]

@@ -22,6 +22,7 @@ from google.oauth2 import service_account
 from googleapiclient.errors import HttpError
 
 from localgcp import status
+from localgcp.services import sqladmin
 from localgcp.sql import layout_of, socket_root
 from localgcp.sql.binaries import find_binaries
 from localgcp.sql.certificates import authority_of
@@ -166,6 +167,12 @@ def test_version_one_of_the_api_answers_the_same_instance(region: Region, sql: A
             {"ipConfiguration": {"ipv4Enabled": False}},
             "Invalid request: At least one of Public IP or Private IP or PSC connectivity must be enabled",
         ),
+        ({"backupConfiguration": {"startTime": "25:00"}}, "Invalid request: Backup start time is '25:00'"),
+        (
+            {"ipConfiguration": {"authorizedNetworks": [{"value": "home"}]}},
+            "Invalid request: Authorized network 'home' is not an address",
+        ),
+        ({"insightsConfig": {"queryStringLength": 10}}, "Invalid request: Query string length is 10, but must be betw"),
         ({"databaseFlags": [{"name": "fsync", "value": "off"}]}, "Flag requested is not valid: fsync."),
         ({"databaseFlags": [{"name": "colour", "value": "red"}]}, "Flag requested is not valid: colour."),
         (
@@ -235,6 +242,92 @@ def test_flags_and_the_tier_reach_postgres_also_when_they_change(region: Region,
     # The body that was read before the change is one version behind.
     assert refusal(sql.instances().update(project=PROJECT, instance="tuned", body=current))[0] == 412
     sql.instances().delete(project=PROJECT, instance="tuned").execute()
+
+
+def test_an_update_keeps_what_an_instance_was_born_with_and_a_patch_what_it_does_not_name(
+    region: Region, sql: Any
+) -> None:
+    name = f"{PROJECT}:{LOCATION}:changing"
+    instances = sql.instances()
+    body = instance("changing", dataDiskSizeGb="20", userLabels={"team": "au"}) | {"rootPassword": PASSWORD}
+    instances.insert(project=PROJECT, body=body).execute()
+
+    def settings() -> dict[str, Any]:
+        found: dict[str, Any] = instances.get(project=PROJECT, instance="changing").execute()["settings"]
+        return found
+
+    whole = {"settings": {"tier": "db-f1-micro", "userLabels": {"owner": "b"}}}
+    instances.update(project=PROJECT, instance="changing", body=whole).execute()
+    replaced = settings()
+    labels = {"settings": {"userLabels": {"team": "us", "owner": None}}, "rootPassword": "another-password"}
+    instances.patch(project=PROJECT, instance="changing", body=labels).execute()
+    strict = {"settings": {"ipConfiguration": {"requireSsl": True}}}
+    instances.patch(project=PROJECT, instance="changing", body=strict).execute()
+
+    assert (replaced["edition"], replaced["dataDiskSizeGb"]) == ("ENTERPRISE", "20")
+    assert (replaced["userLabels"], "databaseFlags" in replaced) == ({"owner": "b"}, False)
+    assert (settings()["tier"], settings()["userLabels"]) == ("db-f1-micro", {"team": "us"})
+    assert settings()["ipConfiguration"]["sslMode"] == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
+    assert log_in(region, "postgres", "another-password", "postgres", name) == "postgres"
+    disk = {"settings": {"dataDiskType": "PD_HDD"}}
+    message = refusal(instances.patch(project=PROJECT, instance="changing", body=disk))[2]
+    assert message == "Invalid request: The type of the disk cannot be changed: it is PD_SSD."
+    instances.delete(project=PROJECT, instance="changing").execute()
+
+
+def test_an_instance_does_one_operation_at_a_time(region: Region, sql: Any, pg: str) -> None:
+    instances, change = sql.instances(), {"settings": {"userLabels": {"team": "au"}}}
+    refused = (
+        instances.restart(project=PROJECT, instance=pg),
+        instances.patch(project=PROJECT, instance=pg, body=change),
+        instances.delete(project=PROJECT, instance=pg),
+    )
+
+    with sqladmin.instances_of(region.core).claimed(f"sqladmin/projects/{PROJECT}/instances/{pg}"):
+        for request in refused:
+            assert refusal(request)[:2] == (409, "operationInProgress")
+
+    assert instances.restart(project=PROJECT, instance=pg).execute()["status"] == "DONE"
+
+
+def test_what_is_not_here_is_refused_and_not_pretended(region: Region, sql: Any, pg: str) -> None:
+    context = {"cloneContext": {"destinationInstanceName": "copy"}}
+    for request in (
+        sql.backupRuns().insert(project=PROJECT, instance=pg, body={}),
+        sql.backupRuns().list(project=PROJECT, instance=pg),
+        sql.instances().clone(project=PROJECT, instance=pg, body=context),
+        sql.instances().export(project=PROJECT, instance=pg, body={}),
+        sql.instances().restoreBackup(project=PROJECT, instance=pg, body={}),
+        region.api("sqladmin", "v1").Backups().CreateBackup(parent=f"projects/{PROJECT}", body={}),
+    ):
+        code, _, message = refusal(request)
+        assert code == 501
+        assert "is not available in localgcp: there are no backups" in message
+
+
+def test_flags_and_tiers_are_listed_with_what_they_take(sql: Any) -> None:
+    flags = {flag["name"]: flag for flag in sql.flags().list(databaseVersion="POSTGRES_18").execute()["items"]}
+    tiers = {tier["tier"]: tier for tier in sql.tiers().list(project=PROJECT).execute()["items"]}
+
+    assert flags["work_mem"]["minValue"] == "64"
+    assert flags["log_statement"]["allowedStringValues"] == ["none", "ddl", "mod", "all"]
+    assert flags["max_connections"]["requiresRestart"] is True
+    assert "fsync" not in flags
+    assert tiers["db-perf-optimized-N-2"]["RAM"] == str(16 * 2**30)
+
+
+def test_a_condition_names_the_instance_for_all_that_is_in_it(region: Region, sql: Any, pg: str) -> None:
+    account = region.account(PROJECT, "conditional")
+    projects = region.api("cloudresourcemanager", "v1").projects()
+    version_three = {"options": {"requestedPolicyVersion": 3}}
+    policy = projects.getIamPolicy(resource=PROJECT, body=version_three).execute()
+    condition = {"title": "one", "expression": f'resource.name == "projects/{PROJECT}/instances/{pg}"'}
+    policy["bindings"].append({"role": "roles/cloudsql.client", "members": [account.member], "condition": condition})
+    projects.setIamPolicy(resource=PROJECT, body={"policy": policy | {"version": 3}}).execute()
+    theirs = region.api("sqladmin", "v1", account.credentials)
+
+    assert theirs.connect().get(project=PROJECT, instance=pg).execute()["region"] == LOCATION
+    assert refusal(theirs.connect().get(project=PROJECT, instance="other"))[0] == 403
 
 
 def test_an_instance_that_is_never_active_is_stopped_and_comes_back_with_its_rows(region: Region, sql: Any) -> None:
@@ -376,6 +469,20 @@ def test_an_unknown_database_role_is_refused_and_leaves_no_user(sql: Any, pg: st
 
     assert (code, message) == (400, 'Invalid request: role "nobody_knows" does not exist.')
     assert refusal(sql.users().get(project=PROJECT, instance=pg, name="eve"))[0] == 404
+
+
+def test_the_password_policy_of_a_user_is_kept(sql: Any, pg: str) -> None:
+    policy = {"enableFailedAttemptsCheck": True, "allowedFailedAttempts": 3}
+    body = {"name": "strict", "password": PASSWORD, "passwordPolicy": policy}
+    sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
+
+    found = sql.users().get(project=PROJECT, instance=pg, name="strict").execute()
+
+    assert found["passwordPolicy"] == policy
+    sql.users().delete(project=PROJECT, instance=pg, name="strict").execute()
+    sql.users().insert(project=PROJECT, instance=pg, body={"name": "strict", "password": PASSWORD}).execute()
+    assert "passwordPolicy" not in sql.users().get(project=PROJECT, instance=pg, name="strict").execute()
+    sql.users().delete(project=PROJECT, instance=pg, name="strict").execute()
 
 
 def test_an_iam_user_has_the_roles_it_was_given_and_no_others(region: Region, sql: Any, pg: str) -> None:

@@ -69,6 +69,8 @@ def test_fields_select_parts_of_lists_and_maps() -> None:
         ("labels.stack!=us", True),
         ("displayName:MEDIA", True),
         ("labels.stack=au AND displayName:x", False),
+        ("labels.stack=au displayName:media", True),
+        ("(labels.stack=au) enabled=false", False),
         ("enabled=true", True),
         ("labels.missing:*", False),
         ("-labels.stack=au", False),
