@@ -12,6 +12,7 @@ from typing import Any
 
 from localgcp.errors import InvalidArgument
 from localgcp.fieldmask import merge_patch
+from localgcp.sql.direct import Admission
 from localgcp.sql.flags import checked_flags
 from localgcp.sql.servers import InstanceSpec
 from localgcp.sql.template import Setting
@@ -27,6 +28,11 @@ MAX_LOG_RETENTION_DAYS = {"ENTERPRISE": 7, "ENTERPRISE_PLUS": 35}
 FIRST_PLUS_BY_DEFAULT = 16
 UNENCRYPTED_ALLOWED = "ALLOW_UNENCRYPTED_AND_ENCRYPTED"
 CERTIFICATE_REQUIRED = "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
+ADMISSIONS: Mapping[str, Admission] = {
+    UNENCRYPTED_ALLOWED: "anybody",
+    "ENCRYPTED_ONLY": "encrypted",
+    CERTIFICATE_REQUIRED: "certificate",
+}
 TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 #: Bytes of a statement that Query Insights keeps; Enterprise Plus keeps more of them.
 MIN_QUERY_BYTES = 256
@@ -88,6 +94,8 @@ def with_defaults(settings: Mapping[str, Any], database_version: str, location: 
         backup.setdefault(name, value)
     network = result.setdefault("ipConfiguration", {})
     network.setdefault("ipv4Enabled", True)
+    if network.get("sslMode") in ("", "SSL_MODE_UNSPECIFIED"):
+        del network["sslMode"]
     # requireSsl is the older word for the strictest sslMode, which wins where both are given.
     network.setdefault("sslMode", CERTIFICATE_REQUIRED if network.get("requireSsl") else UNENCRYPTED_ALLOWED)
     network["requireSsl"] = network["sslMode"] == CERTIFICATE_REQUIRED
@@ -190,14 +198,14 @@ def ip_addresses(settings: Mapping[str, Any], address: str) -> list[dict[str, st
 def spec_of(instance: Mapping[str, Any]) -> InstanceSpec:
     settings = instance["settings"]
     flags = {row["name"]: row["value"] for row in settings.get("databaseFlags", [])}
+    ssl_mode = settings["ipConfiguration"]["sslMode"]
     return InstanceSpec(
         connection_name=instance["connectionName"],
         major=major_version(instance["databaseVersion"]),
         address=instance["ipAddresses"][0]["ipAddress"],
         max_connections=tier_of(settings["tier"], settings["edition"]).max_connections,
         flags=flags,
-        allows_unencrypted=settings["ipConfiguration"]["sslMode"] == UNENCRYPTED_ALLOWED,
-        connectors_only=settings["connectorEnforcement"] == "REQUIRED",
+        admission="nobody" if settings["connectorEnforcement"] == "REQUIRED" else ADMISSIONS[ssl_mode],
     )
 
 

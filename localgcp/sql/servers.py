@@ -1,7 +1,7 @@
 """The Postgres servers behind the instances of one region: created, started, adopted, configured, stopped, deleted.
 
 A server outlives localgcp. After a crash the next process finds it by its pid file and takes it over; what only lives
-in our process (the RADIUS responder, the connectors' port) is there again at once.
+in our process (the RADIUS responder, the ports) is there again at once.
 """
 
 import asyncio
@@ -18,13 +18,16 @@ from typing import Any, TypeVar
 import psycopg
 
 from localgcp.errors import InvalidArgument
-from localgcp.sql import addresses
+from localgcp.sql.addresses import POSTGRES_PORT
 from localgcp.sql.admin import scram_verifier, set_password
 from localgcp.sql.binaries import find_binaries
 from localgcp.sql.certificates import Authority, authority_of
 from localgcp.sql.cluster import Cluster, ClusterError
+from localgcp.sql.direct import Admission, DirectPort
+from localgcp.sql.extensions import extension_settings
 from localgcp.sql.flags import IAM_AUTHENTICATION, LOGICAL_DECODING
 from localgcp.sql.layout import MAX_SOCKET_PATH_BYTES, SOCKET_NAME, Layout, layout_of, own_directory
+from localgcp.sql.listener import Listener
 from localgcp.sql.radius import Authenticate, Responder
 from localgcp.sql.template import ADMIN, IAM_SERVICE_ACCOUNT, IAM_USER, Setting, template_of
 from localgcp.sql.terminator import Terminator
@@ -43,10 +46,8 @@ class InstanceSpec:
     address: str
     max_connections: int
     flags: Mapping[str, str] = field(default_factory=dict)
-    #: sslMode ALLOW_UNENCRYPTED_AND_ENCRYPTED. This build of Postgres has no TLS, so otherwise TCP is refused entirely.
-    allows_unencrypted: bool = True
-    #: connectorEnforcement REQUIRED: nothing but connectors, on TCP.
-    connectors_only: bool = False
+    #: Who is let in at port 5432.
+    admission: Admission = "anybody"
 
     @property
     def iam_authentication(self) -> bool:
@@ -60,7 +61,7 @@ class Servers:
         self.layout = layout_of(data_dir)
         self._authenticate = authenticate
         self._specs: dict[str, InstanceSpec] = {}
-        self._terminators: dict[str, Terminator] = {}
+        self._listeners: dict[str, list[Listener]] = {}
         self._locks: dict[str, threading.RLock] = {}
         self._guard = threading.Lock()
         self._loop = asyncio.new_event_loop()
@@ -73,8 +74,8 @@ class Servers:
 
     def close(self, *, stop_postgres: bool) -> None:
         """Leave the network. With `stop_postgres`, all servers are shut down, cleanly and side by side."""
-        for name in list(self._terminators):
-            self._run(self._terminators.pop(name).stop())
+        for name in list(self._listeners):
+            self._stop_listening(name)
         if stop_postgres:
             threads = [threading.Thread(target=self._stop_quietly, args=[spec]) for spec in self._specs.values()]
             for thread in threads:
@@ -147,7 +148,7 @@ class Servers:
             else:
                 cluster.reload()
             self._specs[spec.connection_name] = spec
-            self._open_terminator(spec)
+            self._listen(spec)
 
     def apply(self, spec: InstanceSpec, *, restart: bool) -> None:
         """Change the configuration of a running server. A server that refuses it gets the one before back."""
@@ -166,13 +167,12 @@ class Servers:
                         cluster.start()
                     raise
             self._specs[spec.connection_name] = spec
+            self._listen(spec)
 
     def stop(self, spec: InstanceSpec) -> None:
         """Shut down, also a server that another process has started. No error when it is down already."""
         with self._lock(spec.connection_name):
-            terminator = self._terminators.pop(spec.connection_name, None)
-            if terminator is not None:
-                self._run(terminator.stop())
+            self._stop_listening(spec.connection_name)
             self._specs.pop(spec.connection_name, None)
             self._cluster(spec).stop()
 
@@ -254,9 +254,7 @@ class Servers:
         own_directory(self.layout.sockets)
         cluster.sockets.mkdir(exist_ok=True, mode=0o755)
         self.layout.give(cluster.sockets)
-        # Where all instances share 127.0.0.1 (macOS), the first has the port and the others have their sockets.
-        has_port = cluster.pid is not None or addresses.can_listen(spec.address, addresses.POSTGRES_PORT)
-        settings = configuration(spec, cluster.sockets) | ({} if has_port else {"listen_addresses": ""})
+        settings = configuration(spec, cluster.sockets) | extension_settings(cluster.binaries, self.layout)
         rules = access_rules(spec, self._radius_port, self._radius_secret(spec.connection_name))
         return cluster.configure(settings, rules)
 
@@ -276,17 +274,30 @@ class Servers:
         unfinished.write_text(secret)
         unfinished.replace(path)
 
-    def _open_terminator(self, spec: InstanceSpec) -> None:
-        if spec.connection_name in self._terminators:
-            return
-        socket = self.socket_directory(spec.connection_name) / SOCKET_NAME
-        terminator = Terminator(address=spec.address, socket=socket, authority=self.authority(spec))
+    def _listen(self, spec: InstanceSpec) -> None:
+        """Open the ports of an instance, or have those that are open go by what the instance is now."""
+        name = spec.connection_name
+        if name not in self._listeners:
+            socket, authority = self.socket_directory(name) / SOCKET_NAME, self.authority(spec)
+            direct = DirectPort(address=spec.address, socket=socket, authority=authority, admission=spec.admission)
+            terminator = Terminator(address=spec.address, socket=socket, authority=authority)
+            self._listeners[name] = [one for one in (direct, terminator) if self._opens(one, name)]
+        for listener in self._listeners[name]:
+            if isinstance(listener, DirectPort):
+                listener.admission = spec.admission
+
+    def _opens(self, listener: Listener, name: str) -> bool:
         try:
-            self._run(terminator.start())
+            self._run(listener.start())
         except OSError as error:
-            log.warning("%s has no port for connectors: %s", spec.connection_name, error)
-            return
-        self._terminators[spec.connection_name] = terminator
+            # Where all instances share 127.0.0.1 (macOS), the first has the ports and the others have their sockets.
+            log.warning("%s is not at port %s: %s", name, listener.port, error)
+            return False
+        return True
+
+    def _stop_listening(self, connection_name: str) -> None:
+        for listener in self._listeners.pop(connection_name, []):
+            self._run(listener.stop())
 
     def _stop_quietly(self, spec: InstanceSpec) -> None:
         try:
@@ -324,8 +335,9 @@ class Servers:
 def configuration(spec: InstanceSpec, sockets: Path) -> dict[str, str]:
     """postgresql.conf: ours, then the flags. Memory follows the machine here, not the tier."""
     settings = {
-        "listen_addresses": spec.address,
-        "port": str(addresses.POSTGRES_PORT),
+        # Only the socket: the ports are served by localgcp.
+        "listen_addresses": "",
+        "port": str(POSTGRES_PORT),
         "unix_socket_directories": str(sockets),
         "unix_socket_permissions": "0777",
         "password_encryption": "scram-sha-256",
@@ -342,27 +354,17 @@ def configuration(spec: InstanceSpec, sockets: Path) -> dict[str, str]:
 
 
 def access_rules(spec: InstanceSpec, radius_port: int, radius_secret: str) -> str:
-    """pg_hba.conf. The socket is what Google's proxies lead to; TCP is what a client in the network reaches."""
+    """pg_hba.conf, for the socket that every way in leads to."""
     radius = (
         f'radius radiusservers="127.0.0.1" radiusports="{radius_port}" radiussecrets="{radius_secret}" '
         f'radiusidentifiers="{spec.connection_name}"'
     )
     iam = radius if spec.iam_authentication else "reject"
-    tcp_is_open = spec.allows_unencrypted and not spec.connectors_only
     rules = [
         f"local all {ADMIN} scram-sha-256",
-        f"host all {ADMIN} all reject",
         f"local all +{IAM_USER},+{IAM_SERVICE_ACCOUNT} {iam}",
         "local all all scram-sha-256",
     ]
-    if tcp_is_open:
-        rules += [
-            f"host all +{IAM_USER},+{IAM_SERVICE_ACCOUNT} all {iam}",
-            "host all all all scram-sha-256",
-        ]
-    else:
-        # Refused with words (`no encryption`), as Google does, instead of a port where nobody listens.
-        rules.append("host all all all reject")
     return "\n".join(rules) + "\n"
 
 

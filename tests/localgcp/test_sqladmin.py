@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +27,8 @@ from localgcp.services import sqladmin
 from localgcp.sql import layout_of, socket_root
 from localgcp.sql.binaries import find_binaries
 from localgcp.sql.certificates import authority_of
-from localgcp.sql.terminator import PORT, SSL_REQUEST
+from localgcp.sql.listener import SSL_REQUEST
+from localgcp.sql.terminator import PORT
 from tests.localgcp.fixtures import Region, served, temporary_data_dir
 
 PROJECT = "validibot-au"
@@ -353,7 +355,9 @@ def test_an_instance_that_is_never_active_is_stopped_and_comes_back_with_its_row
     sql.instances().delete(project=PROJECT, instance="sleeper").execute()
 
 
-def test_an_encrypted_only_instance_refuses_plain_tcp_and_keeps_its_socket(region: Region, sql: Any) -> None:
+def test_the_ssl_mode_of_an_instance_decides_who_is_let_in_at_its_address(
+    region: Region, sql: Any, tmp_path: Path
+) -> None:
     name = f"{PROJECT}:{LOCATION}:closed"
     network = {
         "ipv4Enabled": False,
@@ -363,14 +367,53 @@ def test_an_encrypted_only_instance_refuses_plain_tcp_and_keeps_its_socket(regio
     body = instance("closed", ipConfiguration=network) | {"rootPassword": PASSWORD}
     sql.instances().insert(project=PROJECT, body=body).execute()
     found = sql.instances().get(project=PROJECT, instance="closed").execute()
+    (tmp_path / "ca.pem").write_text(found["serverCaCert"]["cert"])
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    signed = sql.sslCerts().createEphemeral(project=PROJECT, instance="closed", body={"public_key": public_key(key)})
+    (tmp_path / "client.pem").write_text(signed.execute()["cert"])
+    (tmp_path / "client.key").write_text(private_key(key))
+    (tmp_path / "client.key").chmod(0o600)
+    files = {"sslcert": str(tmp_path / "client.pem"), "sslkey": str(tmp_path / "client.key")}
+
+    def connect(sslmode: str, **more: Any) -> str:
+        address = found["ipAddresses"][0]["ipAddress"]
+        more |= {"sslmode": sslmode, "sslrootcert": str(tmp_path / "ca.pem")}
+        with psycopg.connect(host=address, user="postgres", password=PASSWORD, dbname="postgres", **more) as connection:
+            row = connection.execute("SELECT current_user").fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def change(**settings: Any) -> None:
+        sql.instances().patch(project=PROJECT, instance="closed", body={"settings": settings}).execute()
 
     assert [address["type"] for address in found["ipAddresses"]] == ["PRIVATE"]
-    with pytest.raises(psycopg.OperationalError, match="no encryption"):
-        psycopg.connect(
-            host=found["ipAddresses"][0]["ipAddress"], user="postgres", password=PASSWORD, dbname="postgres"
-        )
     assert log_in(region, "postgres", PASSWORD, "postgres", name) == "postgres"
+    for sslmode in ("prefer", "require", "verify-ca", "verify-full"):
+        assert connect(sslmode) == "postgres"
+    with pytest.raises(psycopg.OperationalError, match="rejects connection"):
+        connect("disable")
+    change(ipConfiguration={"sslMode": "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"})
+    with pytest.raises(psycopg.OperationalError, match="requires a valid client certificate"):
+        connect("require")
+    assert connect("require", **files) == "postgres"
+    change(ipConfiguration={"sslMode": "ALLOW_UNENCRYPTED_AND_ENCRYPTED"})
+    assert connect("disable") == "postgres"
+    change(connectorEnforcement="REQUIRED")
+    with pytest.raises(psycopg.OperationalError, match="rejects connection"):
+        connect("require", **files)
     sql.instances().delete(project=PROJECT, instance="closed").execute()
+
+
+def test_much_data_passes_an_encrypted_connection_both_ways_and_a_query_is_cancelled(sql: Any, pg: str) -> None:
+    address = sql.instances().get(project=PROJECT, instance=pg).execute()["ipAddresses"][0]["ipAddress"]
+    text = "x" * 30_000_000
+
+    with psycopg.connect(host=address, user="bob", password=PASSWORD, dbname="app", sslmode="require") as connection:
+        assert connection.execute("SELECT %s", [text]).fetchone() == (text,)
+        # `cancel` would wait with the interpreter's lock, which the region needs to answer: it is in this process.
+        threading.Timer(0.2, connection.cancel_safe).start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("SELECT pg_sleep(60)")
 
 
 def test_the_status_of_the_region_says_where_an_instance_is_reached(region: Region, pg: str) -> None:
@@ -460,6 +503,23 @@ def test_a_built_in_user_creates_roles_and_databases_and_is_no_superuser(region:
         connection.execute("SELECT pg_read_file('/etc/passwd')")
     with pytest.raises(psycopg.OperationalError):
         log_in(region, "bob", PASSWORD, "cloudsqladmin")
+
+
+def test_a_built_in_user_creates_the_extensions_of_cloud_sql_and_no_others(region: Region, sql: Any, pg: str) -> None:
+    sql.databases().insert(project=PROJECT, instance=pg, body={"name": "extended"}).execute()
+    with psycopg.connect(
+        host=host(region), user="bob", password=PASSWORD, dbname="extended", autocommit=True
+    ) as connection:
+        for extension in ("vector", "pg_stat_statements", "postgres_fdw", "citext"):
+            connection.execute(f"CREATE EXTENSION {extension}".encode())
+        connection.execute("CREATE SERVER other FOREIGN DATA WRAPPER postgres_fdw")
+
+        assert connection.execute("SELECT '[1,2]'::vector <-> '[1,4]'").fetchone() == (2.0,)
+        statements = connection.execute("SELECT query FROM pg_stat_statements").fetchall()
+        assert ("CREATE SERVER other FOREIGN DATA WRAPPER postgres_fdw",) in statements
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CREATE EXTENSION file_fdw")
+    sql.databases().delete(project=PROJECT, instance=pg, database="extended").execute()
 
 
 def test_an_unknown_database_role_is_refused_and_leaves_no_user(sql: Any, pg: str) -> None:
