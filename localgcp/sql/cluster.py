@@ -32,16 +32,22 @@ class Cluster:
         """The postmaster that serves this data directory. A pid file alone proves nothing: pids are used again."""
         return postmaster(self.data)
 
+    @property
+    def unapplied(self) -> Path:
+        """Is there while settings are written that a running server may not have taken."""
+        return self.data.with_name("unapplied")
+
     def configure(self, settings: Mapping[str, str], hba: str) -> bool:
-        """Write the whole configuration; whether the settings were others before.
+        """Write the whole configuration; whether there are settings that the server does not have yet.
 
         A running server takes access rules with `reload`, and some of the settings only with a restart.
         """
         text = "".join(f"{name} = {quoted(value)}\n" for name, value in settings.items())
-        changed = (self.data / "postgresql.conf").read_text() != text
+        if (self.data / "postgresql.conf").read_text() != text:
+            self.unapplied.touch()
         self.write("postgresql.conf", text)
         self.write("pg_hba.conf", hba)
-        return changed
+        return self.unapplied.exists()
 
     def write(self, name: str, text: str) -> None:
         unfinished = self.data / f"{name}.new"
@@ -67,6 +73,7 @@ class Cluster:
             if "shared memory block" not in self.last_lines() or time.monotonic() > deadline:
                 raise ClusterError(f"Postgres did not start: {self.last_lines()}")
             time.sleep(0.2)
+        self.unapplied.unlink(missing_ok=True)
 
     def stop(self, mode: str = "fast") -> None:
         pid = self.pid
@@ -82,6 +89,7 @@ class Cluster:
     def reload(self) -> None:
         if self.pg_ctl("reload") != 0:
             raise ClusterError(f"Postgres did not take its configuration: {self.last_lines()}")
+        self.unapplied.unlink(missing_ok=True)
 
     def pg_ctl(self, *arguments: str) -> int:
         return self.run("pg_ctl", *arguments, "-s", "-D", str(self.data))

@@ -18,7 +18,7 @@ from localgcp.sql import InstanceSpec, Servers, layout_of, remove_all, stop_all
 from localgcp.sql.addresses import choose_address
 from localgcp.sql.admin import create_user, scram_verifier
 from localgcp.sql.binaries import Binaries, find_binaries, reachable_copy
-from localgcp.sql.cluster import postmaster
+from localgcp.sql.cluster import Cluster, postmaster
 
 NAME = "validibot-au:australia-southeast1:pg"
 PASSWORD = "a-password-for-a-test"
@@ -161,6 +161,25 @@ def test_a_change_that_was_written_down_and_not_applied_is_applied_at_the_next_s
     servers.provision(spec(data_dir), scram_verifier(PASSWORD))
 
     servers.start(replace(spec(data_dir), max_connections=50))
+
+    assert query(servers, "SHOW max_connections") == [("50",)]
+
+
+def test_a_change_that_was_cut_off_before_the_restart_is_applied_at_the_next_start(
+    open_servers: Callable[[], Servers], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers, changed = open_servers(), replace(spec(data_dir), max_connections=50)
+    servers.provision(spec(data_dir), scram_verifier(PASSWORD))
+
+    def cut_off(_: Cluster) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "restart", cut_off)
+        with pytest.raises(SystemExit):
+            servers.apply(changed, restart=True)
+
+    open_servers().start(changed)
 
     assert query(servers, "SHOW max_connections") == [("50",)]
 
