@@ -27,6 +27,7 @@ from localgcp.service import Call, Service
 from localgcp.sql import admin
 from localgcp.sql.addresses import choose_address
 from localgcp.sql.certificates import EPHEMERAL_LIFETIME, ssl_cert
+from localgcp.sql.cluster import ClusterError
 from localgcp.sql.flags import CLOUD_SQL_FLAGS, is_reserved, needs_restart
 from localgcp.sql.instances import (
     changed_settings,
@@ -263,7 +264,7 @@ def insert_instance(call: Call) -> dict[str, Any]:
         raise instance_exists()
 
     def create() -> None:
-        with instances.alone(key):
+        with instances.alone(key), start_failures_told():
             try:
                 finish_creation(instances, key)
             except Exception:
@@ -346,7 +347,7 @@ def update_instance(call: Call) -> dict[str, Any]:
     password = body.get("rootPassword")
 
     def apply() -> None:
-        with instances.alone(key):
+        with instances.alone(key), start_failures_told():
             try:
                 reconfigure(instances, before, after)
             except Exception:
@@ -796,6 +797,15 @@ def administrator(call: Call, instance: Resource) -> Iterator[psycopg.Connection
             raise not_running() from None
         with connection:
             yield connection
+
+
+@contextmanager
+def start_failures_told() -> Iterator[None]:
+    """What keeps Postgres from starting is nearly always a flag, and its log says which."""
+    try:
+        yield
+    except ClusterError as error:
+        raise invalid(str(error)) from error
 
 
 def changed(call: Call, work: Callable[[], None], kind: str, target: str) -> dict[str, Any]:

@@ -115,7 +115,9 @@ def check_value(setting: Setting, value: str) -> None:
         least = -math.inf if setting.minimum is None else setting.minimum
         most = math.inf if setting.maximum is None else setting.maximum
         if not least <= number <= most or (setting.vartype == "integer" and not number.is_integer()):
-            problem = f"choose a number from {least:g} to {most:g}" + (f", in {setting.unit}" if setting.unit else "")
+            problem = f"choose a number from {least:.15g} to {most:.15g}" + (
+                f", in {setting.unit}" if setting.unit else ""
+            )
     if problem:
         raise InvalidArgument(
             f"Value requested is not valid: {value!r} for flag {setting.name}: {problem}.", reason="invalidFlagValue"

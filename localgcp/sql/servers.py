@@ -151,23 +151,45 @@ class Servers:
             self._listen(spec)
 
     def apply(self, spec: InstanceSpec, *, restart: bool) -> None:
-        """Change the configuration of a running server. A server that refuses it gets the one before back."""
+        """Change the configuration of a running server. A server that refuses it gets the one before back.
+
+        Raises:
+            InvalidArgument: a flag has a value that Postgres does not take.
+        """
         with self._lock(spec.connection_name):
             before = self._specs.get(spec.connection_name)
             cluster = self._cluster(spec)
             self._configure(cluster, spec)
-            if not restart:
-                cluster.reload()
-            else:
-                try:
+            try:
+                if spec != before:
+                    self._check_values(spec)
+                if restart:
                     cluster.restart()
-                except Exception:
-                    if before is not None:
-                        self._configure(cluster, before)
-                        cluster.start()
-                    raise
+                else:
+                    cluster.reload()
+            except Exception:
+                if before is not None:
+                    self._configure(cluster, before)
+                    cluster.start()
+                    cluster.reload()
+                raise
             self._specs[spec.connection_name] = spec
             self._listen(spec)
+
+    def _check_values(self, spec: InstanceSpec) -> None:
+        """Ask Postgres what it makes of the file. It says nothing good of what needs a restart, which tries those."""
+        with self.connect(spec.connection_name) as connection:
+            refused = connection.execute(
+                """
+                SELECT written.name, written.setting FROM pg_file_settings written
+                LEFT JOIN pg_settings known ON lower(known.name) = lower(written.name)
+                WHERE written.error IS NOT NULL AND known.context IS DISTINCT FROM 'postmaster'
+                """
+            ).fetchone()
+        if refused is not None:
+            raise InvalidArgument(
+                f"Value requested is not valid: {refused[1]!r} for flag {refused[0]}.", reason="invalidFlagValue"
+            )
 
     def stop(self, spec: InstanceSpec) -> None:
         """Shut down, also a server that another process has started. No error when it is down already."""

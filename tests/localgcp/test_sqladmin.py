@@ -246,6 +246,28 @@ def test_flags_and_the_tier_reach_postgres_also_when_they_change(region: Region,
     sql.instances().delete(project=PROJECT, instance="tuned").execute()
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("timezone", "Mars/Base", "Value requested is not valid: 'Mars/Base' for flag timezone."),
+        ("max_locks_per_transaction", "2147483647", "Invalid request: Postgres did not start: "),
+    ],
+)
+def test_a_flag_that_only_postgres_can_judge_fails_the_operation_and_changes_nothing(
+    region: Region, sql: Any, pg: str, flag: str, value: str, message: str
+) -> None:
+    change = {"settings": {"databaseFlags": [*FLAGS, {"name": flag, "value": value}]}}
+
+    operation = sql.instances().patch(project=PROJECT, instance=pg, body=change).execute()
+
+    error = operation["error"]["errors"][0]
+    assert (error["code"], error["message"][: len(message)]) == ("INVALID_ARGUMENT", message)
+    settings = sql.instances().get(project=PROJECT, instance=pg).execute()["settings"]
+    assert settings["databaseFlags"] == FLAGS
+    sql.instances().restart(project=PROJECT, instance=pg).execute()
+    assert log_in(region, "bob", PASSWORD) == "bob"
+
+
 def test_an_update_keeps_what_an_instance_was_born_with_and_a_patch_what_it_does_not_name(
     region: Region, sql: Any
 ) -> None:

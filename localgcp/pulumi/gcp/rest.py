@@ -30,6 +30,7 @@ class RestError(ProviderError):
     def __init__(self, status: int, message: str, reason: str = "") -> None:
         super().__init__(f"googleapi: Error {status}: {message}" + (f", {reason}" if reason else ""))
         self.status = status
+        self.reason = reason
 
 
 class OperationFailed(RestError):
@@ -178,7 +179,11 @@ def _is_passing(error: BaseException, *, repeatable: bool) -> bool:
         return True
     if isinstance(error, httpx.TransportError):
         return repeatable
-    return isinstance(error, RestError) and error.status in _RETRIED_STATUS and (repeatable or error.status != 504)
+    if not isinstance(error, RestError):
+        return False
+    # Cloud SQL does one thing at a time with an instance, and refuses the rest before it begins.
+    is_busy = error.reason == "operationInProgress"
+    return is_busy or (error.status in _RETRIED_STATUS and (repeatable or error.status != 504))
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:

@@ -86,6 +86,17 @@ def test_an_api_that_is_busy_is_asked_again_with_the_same_request_id(google: Scr
     assert len(set(posts)) == 1
 
 
+def test_an_instance_that_is_busy_with_another_operation_is_asked_again(
+    google: Scripted, provider: GcpProvider
+) -> None:
+    busy = {"error": {"code": 409, "message": "in progress", "errors": [{"reason": "operationInProgress"}]}}
+    done = {"kind": "sql#operation", "name": "o", "status": "DONE"}
+    answers = iter([(409, busy), (200, done)])
+    google.respond = lambda sent: next(answers) if sent.method == "POST" else (200, {"items": [{"name": "web"}]})
+    create(provider, "gcp:sql/user:User", name="web", instance="pg", password="a-password-for-a-test")
+    assert [sent.method for sent in google.sent][:2] == ["POST", "POST"]
+
+
 def test_the_same_creation_has_the_same_request_id_in_another_process(google: Scripted, provider: GcpProvider) -> None:
     google.respond = lambda sent: (200, {"name": "q", "state": "RUNNING"})
     create(provider, QUEUE, name="q", location="australia-southeast1")
