@@ -79,6 +79,8 @@ NOT_HERE = (
     *(f"instances.{verb}" for verb in ("clone", "export", "import", "pointInTimeRestore", "restoreBackup")),
     *(f"instances.{verb}" for verb in ("demote", "demoteMaster", "promoteReplica", "switchover")),
     *(f"instances.{verb}" for verb in ("startReplica", "stopReplica")),
+    *(f"instances.{verb}" for verb in ("addServerCa", "resetSslConfig", "rotateServerCa")),
+    *(f"sslCerts.{verb}" for verb in ("delete", "get", "insert", "list")),
 )
 service.permissions |= dict.fromkeys(NOT_HERE)
 
@@ -450,7 +452,8 @@ def restart_instance(call: Call) -> dict[str, Any]:
 def refuse(call: Call) -> dict[str, Any]:
     raise Unimplemented(
         f"sqladmin.{call.method.id} is not available in localgcp: there are no backups, clones, replicas, "
-        "point-in-time recovery, imports or exports here."
+        "point-in-time recovery, imports, exports or rotation of certificates here, and of client certificates only "
+        "ephemeral ones."
     )
 
 

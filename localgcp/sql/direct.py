@@ -6,6 +6,7 @@ These binaries of Postgres have no TLS, so it is spoken here, and what is let in
 import asyncio
 import ssl
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from localgcp.sql.addresses import POSTGRES_PORT
@@ -31,12 +32,16 @@ class DirectPort(Listener):
     #: May be changed at any time, for the connections to come.
     admission: Admission
 
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        return self.tls(ssl.CERT_OPTIONAL)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         packet, is_encrypted = await startup_packet(reader), False
         while code_of(packet) in (SSL_REQUEST, GSS_ENCRYPTION_REQUEST):
             if code_of(packet) == SSL_REQUEST and not is_encrypted:
                 writer.write(b"S")
-                await writer.start_tls(self.tls(ssl.CERT_OPTIONAL))
+                await writer.start_tls(self.context)
                 is_encrypted = True
             else:
                 writer.write(b"N")

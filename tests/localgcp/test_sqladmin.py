@@ -322,6 +322,8 @@ def test_what_is_not_here_is_refused_and_not_pretended(region: Region, sql: Any,
         sql.instances().clone(project=PROJECT, instance=pg, body=context),
         sql.instances().export(project=PROJECT, instance=pg, body={}),
         sql.instances().restoreBackup(project=PROJECT, instance=pg, body={}),
+        sql.instances().rotateServerCa(project=PROJECT, instance=pg, body={}),
+        sql.sslCerts().insert(project=PROJECT, instance=pg, body={"commonName": "laptop"}),
         region.api("sqladmin", "v1").Backups().CreateBackup(parent=f"projects/{PROJECT}", body={}),
     ):
         code, _, message = refusal(request)
