@@ -277,6 +277,10 @@ class Servers:
         cluster.sockets.mkdir(exist_ok=True, mode=0o755)
         self.layout.give(cluster.sockets)
         settings = configuration(spec, cluster.sockets) | extension_settings(cluster.binaries, self.layout)
+        sync_method = self.known_settings(spec.major).get("recovery_init_sync_method")
+        if sync_method is not None and "syncfs" in sync_method.choices:
+            # After a crash, Postgres syncs thousands of files one by one before it recovers; this is one call.
+            settings["recovery_init_sync_method"] = "syncfs"
         rules = access_rules(spec, self._radius_port, self._radius_secret(spec.connection_name))
         return cluster.configure(settings, rules)
 
