@@ -169,21 +169,25 @@ class Kind:
         return (self.id_form or self.collection + "/{name}").format_map(values)
 
     def parse_id(self, id: str) -> Values:
-        """The properties that an import id tells."""
+        """The properties that an import id tells: the whole id, or its variable parts alone, with or without the place.
+
+        What a short id leaves out is the provider's own project and region.
+        """
         form = self.id_form or self.collection + "/{name}"
-        pattern = ""
-        for literal, name, _, _ in string.Formatter().parse(form):
-            pattern += re.escape(literal)
-            if name:
-                pattern += f"(?P<{name}>[^/]+)" if name != "name" else "(?P<name>.+)"
-        match = re.fullmatch(pattern, id)
-        if match is None:
-            raise ProviderError(f"{id!r} is no id of a {self.label}: expected {form}")
-        found = {key: value for key, value in match.groupdict().items() if key in self.properties or key == "name"}
+        names = _placeholders(form)
+        shorter = [names, [name for name in names if name != "project"]]
+        shorter.append([name for name in shorter[1] if name != "location"])
+        for candidate in (form, *("/".join(f"{{{name}}}" for name in each) for each in shorter)):
+            if match := _id_pattern(candidate, whole=candidate == form).fullmatch(id):
+                return self._properties_of_id(match.groupdict())
+        raise ProviderError(f"{id!r} is no id of a {self.label}: expected {form}")
+
+    def _properties_of_id(self, parts: Values) -> Values:
+        found = {key: value for key, value in parts.items() if key in self.properties or key == "name"}
         if "name" in found and self.name != "name":
             found[self.name] = found.pop("name")
-        if "location" in match.groupdict() and "region" in self.properties:
-            found["region"] = match["location"]
+        if "location" in parts and "region" in self.properties:
+            found["region"] = parts["location"]
         return found
 
     # Bodies
@@ -235,6 +239,9 @@ class Kind:
                 live["annotations"] = {key: value for key, value in live["annotations"].items() if key in wanted}
         if not self.server_name and self.name in self.properties:
             live[self.name] = self.values(work)["name"] if self.short_name else work.value(self.name)
+        for part in _placeholders(self.collection):
+            if part in self.properties and work.value(part) is not None:
+                live.setdefault(part, work.value(part))
         if "project" in self.properties and "{project}" in self.collection:
             live["project"] = work.project
         for place in ("location", "region"):
@@ -341,6 +348,22 @@ class Kind:
             if len(given) > 1:
                 failures.append((given[1], f"conflicts with {given[0]}: only one of {', '.join(names)} can be set"))
         return failures
+
+
+def _placeholders(form: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(form) if name]
+
+
+def _id_pattern(form: str, *, whole: bool) -> re.Pattern[str]:
+    """What an id of a form looks like. In a whole one, what it begins with may be a path, and so may the name."""
+    pattern = ""
+    for literal, name, _, _ in string.Formatter().parse(form):
+        is_first = not pattern and not literal
+        pattern += re.escape(literal)
+        if name:
+            is_path = whole and (name == "name" or (is_first and name != "project"))
+            pattern += f"(?P<{name}>{'.+' if is_path else '[^/]+'})"
+    return re.compile(pattern)
 
 
 def project_number(work: Work, project: str | None = None) -> str:

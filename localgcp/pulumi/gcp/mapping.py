@@ -255,9 +255,46 @@ def settable(props: Properties, live: Mapping[str, Any]) -> Values:
     result: Values = {}
     for name, value in live.items():
         prop = props.get(name)
-        if prop is None or prop.output or is_zero(value):
+        if prop is None or prop.output or not _says_something(prop, value):
             continue
         kept = without_outputs(prop, value)
-        if not is_zero(kept) or prop.form == "object":
+        if _says_something(prop, kept):
             result[name] = kept
+    for name, prop in props.items():
+        if prop.required and not prop.output and prop.form in _ZEROS:
+            # An API leaves out what is zero.
+            result.setdefault(name, _ZEROS[prop.form])
     return result
+
+
+_ZEROS: Mapping[str, Any] = {"boolean": False, "integer": 0, "number": 0}
+
+
+def _says_something(prop: Property, value: Any) -> bool:
+    """Whether a live value is more than the property being unset: a block that is there, a zero that is no default."""
+    if prop.form == "object":
+        return value is not None
+    return not is_zero(value) or (value is not None and not is_zero(prop.default))
+
+
+def mentioned(props: Properties, olds: Mapping[str, Any], news: Mapping[str, Any], names: Iterable[str]) -> Values:
+    """The old inputs without those that nobody chose and that are not mentioned now: the API filled them in."""
+    result = dict(olds)
+    for name in names:
+        if name not in props or name not in result:
+            continue
+        if news.get(name) is None:
+            del result[name]
+        else:
+            result[name] = _mentioned_value(props[name], result[name], news[name])
+    return result
+
+
+def _mentioned_value(prop: Property, old: Any, new: Any) -> Any:
+    if not prop.properties:
+        return old
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return mentioned(prop.properties, old, new, list(old))
+    if prop.form == "list" and len(old) == len(new):
+        return [_mentioned_value(prop, before, after) for before, after in zip(old, new, strict=True)]
+    return old

@@ -12,7 +12,7 @@ from localgcp.pulumi.gcp.differences import difference
 from localgcp.pulumi.gcp.endpoints import Endpoints
 from localgcp.pulumi.gcp.kind import ATTRIBUTION, Kind, Work
 from localgcp.pulumi.gcp.kinds import KINDS
-from localgcp.pulumi.gcp.mapping import Values, planned, settable, with_defaults
+from localgcp.pulumi.gcp.mapping import Values, mentioned, planned, settable, with_defaults
 from localgcp.pulumi.gcp.rest import Rest, RestError
 from localgcp.pulumi.gcp.schema import Properties
 from localgcp.pulumi.gcp.values import reveal
@@ -110,7 +110,7 @@ class GcpProvider(BaseProvider):
         ignore_changes: Sequence[str],
     ) -> Diff:
         kind = _kind(type)
-        olds = dict(old_inputs)
+        olds = mentioned(kind.properties, old_inputs, news, old_inputs.get(DEFAULTS) or ())
         for name, default in (("project", self._project), ("region", self._region), ("location", self._region)):
             # A place that neither the program nor the provider's configuration changes is no difference; one that the
             # configuration changes is.
@@ -192,6 +192,9 @@ class GcpProvider(BaseProvider):
             return None
         live = reveal(found)
         if imported:
+            if not kind.server_name:
+                # Another form of the id than the one that a creation gives.
+                work.id = kind.identify(work)
             seen = settable(kind.properties, live)
             seen = {name: value for name, value in seen.items() if value != kind.properties[name].default}
         else:
@@ -199,7 +202,8 @@ class GcpProvider(BaseProvider):
         if inputs and DEFAULTS in inputs:
             seen[DEFAULTS] = inputs[DEFAULTS]
         elif imported:
-            seen[DEFAULTS] = []
+            # Whether a program wants all this is not known yet: what it does not mention is the API's choice.
+            seen[DEFAULTS] = sorted(seen)
         return ReadResult(id=work.id, inputs=seen, outputs=found)
 
     def update(

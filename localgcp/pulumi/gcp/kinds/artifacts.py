@@ -6,6 +6,7 @@ from typing import Any
 
 from localgcp.pulumi.gcp.kind import Kind, Work
 from localgcp.pulumi.gcp.mapping import Body, Encoding, Values
+from localgcp.pulumi.provider import ProviderError
 
 
 def last_segment(value: Any) -> str:
@@ -39,6 +40,8 @@ class Trigger(Kind):
 
     def parse_id(self, id: str) -> Values:
         parts = id.split("/")
+        if len(parts) not in (4, 6):
+            raise ProviderError(f"{id!r} is no id of a Trigger: expected {self.collection}/{{name}}")
         return {"project": parts[1], "location": parts[3] if parts[2] == "locations" else "global"}
 
     def encode(self, work: Work, *, updating: bool) -> Body:

@@ -175,6 +175,8 @@ class Member(PolicyPart):
         policy = self.get(work)
         if policy is None:
             return None
+        if not work.inputs:
+            self._adopt_condition(work, policy)
         bindings = [binding for binding in policy.get("bindings", []) if self._is_mine(work, binding)]
         if not any(work.value("member") in binding.get("members", []) for binding in bindings):
             return None
@@ -185,14 +187,30 @@ class Member(PolicyPart):
             live["location"] = work.location
         return {**live, "etag": policy.get("etag", "")}
 
+    def _adopt_condition(self, work: Work, policy: Mapping[str, Any]) -> None:
+        """Complete the condition of which an import id has only the title."""
+        wanted = work.value("condition")
+        for binding in policy.get("bindings", []):
+            condition = binding.get("condition")
+            is_mine = binding.get("role") == work.value("role")
+            if wanted and condition and is_mine and condition.get("title") == wanted["title"]:
+                work.plan["condition"] = condition
+
     def parse_id(self, id: str) -> Values:
-        """`<resource> <role> <member>`, separated by blanks, as `pulumi import` takes it."""
-        try:
-            resource, role, member = id.split(" ")
-        except ValueError:
-            raise ProviderError(f"{id!r} is no id of a {self.label}: expected '<resource> <role> <member>'") from None
+        """`<resource> <role> <member>`, separated by blanks, as `pulumi import` takes it.
+
+        The title of a condition may follow.
+        """
+        parts = id.split(" ", 3)
+        if len(parts) < 3:
+            raise ProviderError(
+                f"{id!r} is no id of a {self.label}: expected '<resource> <role> <member>', and the title of its "
+                "condition if it has one"
+            )
+        resource, role, member, *title = parts
         probe = Kind(type=self.type, api=self.api, collection="", id_form=self.resource_in_id or self.resource)
-        return {**probe.parse_id(resource), "role": role, "member": member}
+        condition = {"condition": {"title": title[0]}} if title else {}
+        return {**probe.parse_id(resource), "role": role, "member": member, **condition}
 
     def check(self, inputs: Values) -> list[tuple[str, str]]:
         failures = super().check(inputs)

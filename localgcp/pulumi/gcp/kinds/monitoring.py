@@ -9,6 +9,7 @@ from localgcp.pulumi.gcp.kind import Kind, Work
 from localgcp.pulumi.gcp.kinds.artifacts import last_segment
 from localgcp.pulumi.gcp.mapping import Body, Encoding, Values
 from localgcp.pulumi.gcp.values import same_json
+from localgcp.pulumi.provider import ProviderError
 
 _API = "monitoring/v3"
 
@@ -21,7 +22,10 @@ class NamedByServer(Kind):
     auto_name: bool = False
 
     def parse_id(self, id: str) -> Values:
-        return {"project": id.split("/")[1]}
+        parts = id.split("/")
+        if len(parts) != 4:
+            raise ProviderError(f"{id!r} is no id of a {self.label}: expected {self.collection}/{{name}}")
+        return {"project": parts[1]}
 
 
 ALERT_POLICY = NamedByServer(

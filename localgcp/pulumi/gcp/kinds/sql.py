@@ -271,8 +271,12 @@ class User(PartOfInstance):
     def parse_id(self, id: str) -> Values:
         parts = id.split("/")
         if len(parts) < 2:
-            raise ProviderError(f"{id!r} is no id of a User: expected <name>/<host>/<instance>")
-        return {"name": parts[0], "host": parts[1] if len(parts) > 2 else "", "instance": parts[-1]}
+            raise ProviderError(f"{id!r} is no id of a User: expected <project>/<instance>/<name>")
+        if len(parts) == 3 and not parts[1]:
+            return {"name": parts[0], "host": "", "instance": parts[2]}  # as a creation writes it
+        project, instance, *host, name = parts if len(parts) > 2 else ["", *parts]
+        place = {"project": project} if project else {}
+        return {**place, "instance": instance, "host": "".join(host), "name": name}
 
 
 def _same_type(a: Any, b: Any) -> bool:

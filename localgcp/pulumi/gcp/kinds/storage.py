@@ -235,6 +235,8 @@ class BucketObject(Kind):
 
     def parse_id(self, id: str) -> Values:
         bucket, _, name = id.partition("/")
+        if not name:
+            raise ProviderError(f"{id!r} is no id of a BucketObject: expected <bucket>/<name>")
         return {"bucket": bucket, "name": name}
 
     def check(self, inputs: Values) -> list[tuple[str, str]]:

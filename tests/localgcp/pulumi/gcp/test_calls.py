@@ -1,7 +1,8 @@
 """What the provider makes of what an API answers: errors, lost answers, races, protection, drift."""
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from localgcp.pulumi.gcp.endpoints import Endpoints
 from localgcp.pulumi.gcp.provider import GcpProvider
 from localgcp.pulumi.gcp.rest import Rest
-from localgcp.pulumi.provider import Diff, PartialFailure, ProviderError, Secret
+from localgcp.pulumi.provider import Change, Diff, PartialFailure, ProviderError, ReadResult, Secret
 from tests.localgcp.pulumi.gcp.replay import Replay, Sent, environment, replaying
 
 QUEUE = "gcp:cloudtasks/queue:Queue"
@@ -21,6 +22,7 @@ USER = "gcp:sql/user:User"
 CONNECTION = "gcp:servicenetworking/connection:Connection"
 
 _QUEUES = "/cloudtasks/v2/projects/validibot-au/locations/australia-southeast1/queues"
+_RING = "projects/validibot-au/locations/australia-southeast1/keyRings/ring"
 
 Answer = tuple[int, Any]
 
@@ -373,24 +375,124 @@ def test_refresh_shows_what_somebody_else_changed_and_only_that(google: Scripted
 
 def test_an_import_fills_in_the_inputs_and_needs_no_change_afterwards(google: Scripted, provider: GcpProvider) -> None:
     id = "projects/validibot-au/locations/australia-southeast1/queues/q"
-    google.respond = lambda sent: (200, {"name": id, "state": "RUNNING", "rateLimits": {"maxConcurrentDispatches": 5}})
+    limits = {"maxConcurrentDispatches": 5, "maxDispatchesPerSecond": 500}
+    google.respond = lambda sent: (200, {"name": id, "state": "RUNNING", "rateLimits": limits})
     found = provider.read(QUEUE, urn(QUEUE), id, inputs=None, outputs=None)
     assert found is not None
+    assert found.id == id
     assert found.inputs == {
         "name": "q",
         "project": "validibot-au",
         "location": "australia-southeast1",
-        "rateLimits": {"maxConcurrentDispatches": 5},
-        "__defaults": [],
+        "rateLimits": limits,
+        "__defaults": ["location", "name", "project", "rateLimits"],
     }
-    program = {"name": "q", "location": "australia-southeast1", "rateLimits": {"maxConcurrentDispatches": 5}}
-    news, _ = provider.check(QUEUE, urn(QUEUE), olds=found.inputs, news=program, random_seed=b"s")
     assert google.sent[0].path == f"/cloudtasks/v2/{id}"
-    with pytest.raises(ProviderError, match="is no id of a Queue"):
-        provider.read(QUEUE, urn(QUEUE), "nonsense", inputs=None, outputs=None)
-    assert not provider.diff(
-        QUEUE, urn(QUEUE), id, old_inputs=found.inputs, old_outputs=found.outputs, news=news, ignore_changes=()
+
+    # What the program does not mention is what the API has chosen; what it mentions counts.
+    program = {"name": "q", "location": "australia-southeast1", "rateLimits": {"maxConcurrentDispatches": 5}}
+    assert not _changes_after_import(provider, QUEUE, found, program)
+    program["rateLimits"] = {"maxConcurrentDispatches": 6}
+    assert _changes_after_import(provider, QUEUE, found, program) == {"rateLimits.maxConcurrentDispatches": "update"}
+
+
+def _changes_after_import(
+    provider: GcpProvider, type: str, found: ReadResult, program: dict[str, Any]
+) -> Mapping[str, Change]:
+    news, failures = provider.check(type, urn(type), olds=found.inputs, news=program, random_seed=b"s")
+    assert not failures
+    return provider.diff(
+        type, urn(type), found.id, old_inputs=found.inputs, old_outputs=found.outputs, news=news, ignore_changes=()
     ).changes
+
+
+@pytest.mark.parametrize(
+    ("type", "id", "path"),
+    [
+        (QUEUE, "validibot-au/us-central1/q", _QUEUES.replace("australia-southeast1", "us-central1") + "/q"),
+        (QUEUE, "us-central1/q", _QUEUES.replace("australia-southeast1", "us-central1") + "/q"),
+        (QUEUE, "q", _QUEUES + "/q"),
+        ("gcp:secretmanager/secret:Secret", "key", "/secretmanager/v1/projects/validibot-au/secrets/key"),
+        ("gcp:kms/cryptoKey:CryptoKey", f"{_RING}/cryptoKeys/k", f"/cloudkms/v1/{_RING}/cryptoKeys/k"),
+        (
+            "gcp:sql/database:Database",
+            "pg/app",
+            "/sqladmin/sql/v1beta4/projects/validibot-au/instances/pg/databases/app",
+        ),
+        (USER, "validibot-au/pg/app", "/sqladmin/sql/v1beta4/projects/validibot-au/instances/pg/users"),
+        ("gcp:storage/bucketObject:BucketObject", "b/a/c.txt", "/storage/v1/b/b/o/a%2Fc.txt"),
+        (
+            "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
+            f"{_RING}/cryptoKeys/k roles/viewer user:a@b.c",
+            f"/cloudkms/v1/{_RING}/cryptoKeys/k:getIamPolicy",
+        ),
+        (
+            "gcp:storage/bucketIAMMember:BucketIAMMember",
+            "files roles/viewer user:a@b.c",
+            "/storage/v1/b/files/iam",
+        ),
+    ],
+)
+def test_an_import_takes_the_ids_that_the_real_provider_documents(
+    google: Scripted, provider: GcpProvider, type: str, id: str, path: str
+) -> None:
+    provider.configure({"project": "validibot-au", "region": "australia-southeast1"})
+    missing = (404, {"error": {"code": 404, "message": "not found"}})
+    google.respond = lambda sent: (200, {"state": "RUNNABLE"}) if sent.path.endswith("/instances/pg") else missing
+    with contextlib.suppress(ProviderError):  # whether nothing is there or its parent is missing does not matter here
+        assert provider.read(type, urn(type), id, inputs=None, outputs=None) is None
+    assert path in [sent.path for sent in google.sent]
+
+
+@pytest.mark.parametrize(
+    ("type", "id"),
+    [
+        (QUEUE, "a/b/c/d"),
+        (USER, "app"),
+        (MEMBER, "validibot-au roles/viewer"),
+        ("gcp:storage/bucketObject:BucketObject", "b"),
+        ("gcp:monitoring/dashboard:Dashboard", "overview"),
+        ("gcp:cloudbuild/trigger:Trigger", "build"),
+    ],
+)
+def test_an_import_of_a_wrong_id_says_what_ids_look_like(
+    google: Scripted, provider: GcpProvider, type: str, id: str
+) -> None:
+    with pytest.raises(ProviderError, match=r"is no id of an? \w+: expected .*[{<]"):
+        provider.read(type, urn(type), id, inputs=None, outputs=None)
+    assert not google.sent
+
+
+def test_an_import_keeps_what_is_off_where_on_is_the_default_and_blocks_that_are_empty(
+    google: Scripted, provider: GcpProvider
+) -> None:
+    network = "gcp:compute/network:Network"
+    google.respond = lambda sent: (200, {"name": "n", "autoCreateSubnetworks": False, "mtu": 1460})
+    found = provider.read(network, urn(network), "projects/validibot-au/global/networks/n", inputs=None, outputs=None)
+    assert found is not None
+    assert found.inputs["autoCreateSubnetworks"] is False
+    assert not _changes_after_import(provider, network, found, {"name": "n", "autoCreateSubnetworks": False})
+
+    secret = "gcp:secretmanager/secret:Secret"
+    google.respond = lambda sent: (200, {"name": "projects/1/secrets/s", "replication": {"automatic": {}}})
+    found = provider.read(secret, urn(secret), "projects/validibot-au/secrets/s", inputs=None, outputs=None)
+    assert found is not None
+    assert found.inputs["replication"] == {"auto": {}}
+    assert not _changes_after_import(provider, secret, found, {"secretId": "s", "replication": {"auto": {}}})
+
+
+def test_an_import_of_a_conditional_member_names_the_condition_by_its_title(
+    google: Scripted, provider: GcpProvider
+) -> None:
+    condition = {"title": "until new year", "expression": "request.time < timestamp('2027-01-01T00:00:00Z')"}
+    binding = {"role": "roles/viewer", "members": ["user:a@b.c"], "condition": condition}
+    google.respond = lambda sent: (200, {"bindings": [binding], "etag": "e"})
+    plain = "validibot-au roles/viewer user:a@b.c"
+    assert provider.read(MEMBER, urn(MEMBER), plain, inputs=None, outputs=None) is None
+    found = provider.read(MEMBER, urn(MEMBER), f"{plain} until new year", inputs=None, outputs=None)
+    assert found is not None
+    assert found.inputs["condition"] == condition
+    assert found.id.startswith("validibot-au/roles/viewer/user:a@b.c/until new year/")
 
 
 def test_a_password_stays_in_the_state_as_a_secret(google: Scripted, provider: GcpProvider) -> None:
