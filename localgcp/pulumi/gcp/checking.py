@@ -114,7 +114,10 @@ def _checked(prop: Property, value: Any, path: Path, failures: Failures) -> Any:
         return {key: _scalar(prop.element or "string", item, (*path, key), failures) for key, item in value.items()}
     if prop.name == "source" and not isinstance(value, str):
         return value  # an asset
-    return _scalar(prop.form, value, path, failures)
+    scalar = _scalar(prop.form, value, path, failures)
+    if prop.enum and isinstance(scalar, str) and scalar and scalar not in prop.enum:
+        failures.add(path, f"must be one of {', '.join(prop.enum)}, not {scalar!r}")
+    return scalar
 
 
 def _checked_item(prop: Property, item: Any, path: Path, failures: Failures) -> Any:

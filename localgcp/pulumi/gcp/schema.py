@@ -1,7 +1,7 @@
 """What properties a resource type has: `types.json`, as objects.
 
-A property there carries Pulumi's facts (`type`, `required`, `replace`, `default`, `output`, `secret`) and where it
-lives in REST: `rest` is the field's name, dotted below an inner object, when it is not the property's own; null when
+A property there carries Pulumi's facts (`type`, `required`, `replace`, `default`, `enum`, `output`, `secret`) and where
+it lives in REST: `rest` is the field's name, dotted below an inner object, when it is not the property's own; null when
 the API has no such field. `text` is a number that REST writes as text, `flag` a text that is a boolean in REST,
 `listed` one object that is a list of one in REST, `single` the reverse, `keyed` a list that is a map by `id` or `key`.
 """
@@ -31,6 +31,8 @@ class Property:
     output: bool = False
     secret: bool = False
     default: Any = None
+    #: The values that the real provider takes, where it checks them itself. The empty text means unset.
+    enum: tuple[str, ...] = ()
     rest: tuple[str, ...] | None = ()
     text: bool = False
     flag: bool = False
@@ -60,6 +62,7 @@ def _property(name: str, facts: Mapping[str, Any]) -> Property:
         output=facts.get("output", False),
         secret=facts.get("secret", False),
         default=facts.get("default"),
+        enum=tuple(facts.get("enum", ())),
         rest=tuple(rest.split(".")) if rest is not None else None,
         text=facts.get("text", False),
         flag=facts.get("flag", False),

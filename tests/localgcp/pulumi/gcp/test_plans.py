@@ -101,6 +101,22 @@ def test_values_are_converted_only_where_nothing_is_lost(provider: GcpProvider) 
     }
 
 
+def test_a_value_that_the_real_provider_would_refuse_is_refused_with_the_allowed_ones(provider: GcpProvider) -> None:
+    assert failures(provider, FIREWALL, name="f", network="n", direction="INWARD") == {
+        "direction": "must be one of INGRESS, EGRESS, not 'INWARD'"
+    }
+    assert failures(provider, FIREWALL, name="f", network="n", direction="EGRESS") == {}
+    assert failures(provider, FIREWALL, name="f", network="n", direction="") == {}
+    assert failures(provider, FIREWALL, name="f", network="n", direction=UNKNOWN) == {}
+    # In a list, in an object, and where the real provider leaves it to the API.
+    traffic = [{"type": "LATEST", "percent": 100}]
+    assert failures(provider, SERVICE, name="s", location="l", template={}, traffics=traffic) == {
+        "traffics[0].type": "must be one of TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST, "
+        "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION, not 'LATEST'"
+    }
+    assert failures(provider, BUCKET, name="b", location="US", storageClass="FAST") == {}
+
+
 def test_properties_that_exclude_one_another_are_refused(provider: GcpProvider) -> None:
     rule = [{"protocol": "tcp"}]
     assert failures(provider, FIREWALL, name="f", network="n", allows=rule, denies=rule) == {
