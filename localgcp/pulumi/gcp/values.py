@@ -7,12 +7,28 @@ from datetime import datetime
 from typing import Any
 
 from localgcp.pulumi.gcp.schema import Properties, Property
-from localgcp.pulumi.provider import UNKNOWN, FileAsset, Secret, StringAsset
+from localgcp.pulumi.provider import (
+    UNKNOWN,
+    AssetArchive,
+    ElidedArchive,
+    ElidedAsset,
+    FileArchive,
+    FileAsset,
+    RemoteArchive,
+    RemoteAsset,
+    Secret,
+    StringAsset,
+)
 
 _DURATION = re.compile(r"^-?\d+(\.\d+)?s$")
 _TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")
 _LINK = re.compile(r"^(?:https?:)?//[^/]+/(?:(?:compute|storage|dns|sql|sqladmin)/)?(?:v\d+[a-z0-9]*/|beta/)?")
 _PROJECT = re.compile(r"^projects/([^/]+)/")
+
+_Source = (
+    *(FileAsset, StringAsset, RemoteAsset, ElidedAsset),
+    *(FileArchive, AssetArchive, RemoteArchive, ElidedArchive),
+)
 
 
 def is_zero(value: Any) -> bool:
@@ -63,7 +79,7 @@ def _moment(text: str) -> datetime:
 def same_scalar(a: Any, b: Any) -> bool:
     if isinstance(a, str) and isinstance(b, str):
         return _same_text(a, b)
-    if isinstance(a, FileAsset | StringAsset) and isinstance(b, FileAsset | StringAsset):
+    if isinstance(a, _Source) and isinstance(b, _Source):
         return a.hash == b.hash if a.hash and b.hash else a == b
     if isinstance(a, bool) or isinstance(b, bool):
         return str(a).lower() == str(b).lower()

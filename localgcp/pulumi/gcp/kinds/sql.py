@@ -108,6 +108,12 @@ class Instance(Kind):
         query = {"finalBackupDescription": str(work.value("finalBackupDescription") or "")}
         work.finish(self.api, work.call("DELETE", self.api, self.path(work), query=query))
 
+    def check(self, inputs: Values) -> list[tuple[str, str]]:
+        sources = ("settings", "clone", "pointInTimeRestoreContext")
+        if all(inputs.get(name) is None for name in sources):
+            return [("settings", f"is required and missing: one of {', '.join(sources)} must be set")]
+        return super().check(inputs)
+
     def parse_id(self, id: str) -> Values:
         parts = id.split("/")
         return {

@@ -5,15 +5,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from localgcp.pulumi.gcp.contents import content_of_source
 from localgcp.pulumi.gcp.kind import Kind, Work
 from localgcp.pulumi.gcp.mapping import Body, Encoding, Values
 from localgcp.pulumi.gcp.rest import RestError
 from localgcp.pulumi.gcp.values import is_zero, same
-from localgcp.pulumi.provider import FileAsset, ProviderError, StringAsset
+from localgcp.pulumi.provider import ProviderError
 
 _LIVE = {"LIVE": True, "ARCHIVED": False}
 
@@ -123,18 +123,24 @@ def content_of(values: Mapping[str, Any]) -> bytes:
     """What an object shall hold."""
     if values.get("content") is not None:
         return str(values["content"]).encode()
-    source = values.get("source")
-    if isinstance(source, FileAsset):
-        return Path(source.path).read_bytes()
-    if isinstance(source, StringAsset):
-        return source.text.encode()
-    if isinstance(source, str) and source:
-        return Path(source).read_bytes()
-    raise ProviderError("an object needs `content`, or a `source` that is a FileAsset or a StringAsset")
+    return content_of_source(values.get("source"))
+
+
+_MAGIC = {
+    b"PK\x03\x04": "application/zip",
+    b"\x1f\x8b\x08": "application/x-gzip",
+    b"%PDF-": "application/pdf",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+}
 
 
 def _sniff(content: bytes) -> str:
-    """The content type when none is given: the little that the provider's own guess distinguishes of text."""
+    """The content type when none is given: the little of the provider's own guess that matters here."""
+    for magic, type in _MAGIC.items():
+        if content.startswith(magic):
+            return type
     try:
         text = content[:512].decode()
     except UnicodeDecodeError as error:
