@@ -40,6 +40,9 @@ class Work:
     id: str = ""
     default_project: str = ""
     default_region: str = ""
+    #: Labels of every resource: those that the provider's configuration names, and its own mark.
+    default_labels: Mapping[str, str] = field(default_factory=dict)
+    mark: Mapping[str, str] = field(default_factory=lambda: ATTRIBUTION)
     deadline: float | None = None
 
     def value(self, name: str) -> Any:
@@ -192,15 +195,16 @@ class Kind:
 
     # Bodies
 
+    def own_labels(self, work: Work) -> Values:
+        """The labels that the provider keeps on the resource: the program's, the configured ones, and its mark."""
+        mark = work.mark if self.attributed else {}
+        return {**work.default_labels, **(work.inputs.get("labels") or {}), **mark}
+
     def labels(self, work: Work) -> Values:
-        """The labels that the resource shall have: the program's, the provider's own, and those somebody else set."""
-        foreign = {
-            key: value
-            for key, value in (work.state.get("effectiveLabels") or {}).items()
-            if key not in (work.state.get("labels") or {})
-        }
-        own = ATTRIBUTION if self.attributed else {}
-        return {**foreign, **(work.inputs.get("labels") or {}), **own}
+        """The labels that the resource shall have: the provider's, and those somebody else set."""
+        before = {*(work.state.get("labels") or {}), *(work.state.get("pulumiLabels") or {})}
+        there = work.state.get("effectiveLabels") or {}
+        return {**{name: value for name, value in there.items() if name not in before}, **self.own_labels(work)}
 
     def encode(self, work: Work, *, updating: bool) -> Body:
         """The body of the creating or updating call."""
@@ -228,9 +232,9 @@ class Kind:
             effective = live.get("labels") or {}
             wanted = work.inputs.get("labels") or {}
             live["effectiveLabels"] = effective
-            live["pulumiLabels"] = {**wanted, **(ATTRIBUTION if self.attributed else {})}
+            live["pulumiLabels"] = self.own_labels(work)
             # Without inputs, this is an import: everything but the provider's own mark is the program's.
-            mine = wanted if work.inputs else effective.keys() - ATTRIBUTION.keys()
+            mine = wanted if work.inputs else effective.keys() - ATTRIBUTION.keys() - work.default_labels.keys()
             live["labels"] = {key: effective[key] for key in mine if key in effective}
         if "annotations" in live and "effectiveAnnotations" in self.properties:
             live["effectiveAnnotations"] = live["annotations"]
@@ -316,10 +320,15 @@ class Kind:
             alike = self.alike.get(name)
             if not same(prop, new, old) and not (alike and alike(new, old)):
                 changed.add(prop.rest[0])
+        if self.has_labels and self.has_changed(work, "labels"):
+            changed.add("labels")
         return changed
 
     def has_changed(self, work: Work, name: str) -> bool:
-        """Whether the program now sets a property otherwise."""
+        """Whether the program, or for labels the provider's configuration, now sets a property otherwise."""
+        is_labels = name == "labels" and self.has_labels and bool(work.state)
+        if is_labels and default_labels_differ(work.default_labels, work.old_inputs, work.inputs, work.state):
+            return True
         return not same(self.properties[name], work.inputs.get(name), work.old_inputs.get(name))
 
     def delete(self, work: Work) -> None:
@@ -348,6 +357,20 @@ class Kind:
             if len(given) > 1:
                 failures.append((given[1], f"conflicts with {given[0]}: only one of {', '.join(names)} can be set"))
         return failures
+
+
+def default_labels_differ(
+    defaults: Mapping[str, str], olds: Mapping[str, Any], news: Mapping[str, Any], state: Mapping[str, Any]
+) -> bool:
+    """Whether labels differ that no program sets: the configured ones, and those that were configured before."""
+    own = {*ATTRIBUTION}
+    for inputs in (olds, news):
+        labels = inputs.get("labels")
+        own |= labels.keys() if isinstance(labels, Mapping) else set()
+    there = state.get("effectiveLabels") or {}
+    if any(there.get(name) != value for name, value in defaults.items() if name not in own):
+        return True
+    return any(name not in own and name not in defaults for name in state.get("pulumiLabels") or {})
 
 
 def _placeholders(form: str) -> list[str]:

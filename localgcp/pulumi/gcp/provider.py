@@ -1,5 +1,6 @@
 """The `gcp` provider: check, diff, preview, create, read, update and delete for every kind."""
 
+import dataclasses
 import os
 import threading
 import time
@@ -8,9 +9,11 @@ from importlib import metadata
 from typing import Any
 
 from localgcp.pulumi.gcp.checking import DEFAULTS, checked
+from localgcp.pulumi.gcp.configuration import Configuration
+from localgcp.pulumi.gcp.configuration import check as check_configuration
 from localgcp.pulumi.gcp.differences import difference
 from localgcp.pulumi.gcp.endpoints import Endpoints
-from localgcp.pulumi.gcp.kind import ATTRIBUTION, Kind, Work
+from localgcp.pulumi.gcp.kind import ATTRIBUTION, Kind, Work, default_labels_differ
 from localgcp.pulumi.gcp.kinds import KINDS
 from localgcp.pulumi.gcp.mapping import Values, mentioned, planned, settable, with_defaults
 from localgcp.pulumi.gcp.rest import Rest, RestError
@@ -45,6 +48,7 @@ class GcpProvider(BaseProvider):
         self._rest_lock = threading.Lock()
         #: (urn, id) of what this process has created.
         self._made: set[tuple[str, str]] = set()
+        self._configuration = Configuration()
         self._project = self._setting(
             "GOOGLE_PROJECT", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT"
         )
@@ -61,26 +65,23 @@ class GcpProvider(BaseProvider):
     def rest(self) -> Rest:
         with self._rest_lock:
             if self._rest is None:
-                self._rest = Rest(endpoints=Endpoints(self._environment))
+                configuration = self._configuration
+                self._rest = Rest(
+                    endpoints=Endpoints({**self._environment, **configuration.endpoints}),
+                    poll_seconds=configuration.poll_seconds,
+                    access_token=configuration.access_token,
+                )
             return self._rest
 
     # Configuration
 
     def check_config(self, variables: Inputs) -> list[CheckFailure]:
-        interval = variables.get("pollInterval")
-        if isinstance(interval, str) and _seconds(interval) is None:
-            return [CheckFailure("pollInterval", f"{interval!r} is no duration: expected seconds such as 1s")]
-        return []
+        return check_configuration(variables)
 
     def configure(self, variables: Inputs) -> None:
-        project, region = variables.get("project"), variables.get("region")
-        if isinstance(project, str) and project:
-            self._project = project
-        if isinstance(region, str) and region:
-            self._region = region
-        interval = variables.get("pollInterval")
-        if isinstance(interval, str) and self._rest is None:
-            self._rest = Rest(endpoints=Endpoints(self._environment), poll_seconds=_seconds(interval))
+        self._configuration = Configuration.of(variables)
+        self._project = self._configuration.project or self._project
+        self._region = self._configuration.region or self._region
 
     def cancel(self) -> None:
         if self._rest is not None:
@@ -119,7 +120,11 @@ class GcpProvider(BaseProvider):
                     news = {**news, name: default or old_outputs[name]}
                 if olds.get(name) is None:
                     olds[name] = old_outputs[name]
-        return difference(kind, olds, news)
+        found = difference(kind, olds, news)
+        defaults = self._configuration.default_labels
+        if kind.has_labels and default_labels_differ(defaults, olds, news, old_outputs):
+            return dataclasses.replace(found, changes={**found.changes, "pulumiLabels": "update"})
+        return found
 
     # Life
 
@@ -132,6 +137,8 @@ class GcpProvider(BaseProvider):
             inputs=plain,
             default_project=self._project,
             default_region=self._region,
+            default_labels=self._configuration.default_labels,
+            mark=ATTRIBUTION if self._configuration.attributed else {},
             deadline=deadline,
             **rest,
         )
@@ -141,7 +148,7 @@ class GcpProvider(BaseProvider):
     ) -> tuple[str, Outputs]:
         kind = _kind(type)
         if preview:
-            return "", _expected(kind, inputs, {})
+            return "", self._expected(kind, inputs, {})
         work = self._work(urn, inputs, timeout_seconds=timeout_seconds, plan={})
         work.plan = planned(kind.properties, with_defaults(kind.properties, work.inputs), {}, {})
         try:
@@ -157,6 +164,25 @@ class GcpProvider(BaseProvider):
             raise ProviderError(f"{_name_of(urn)}: the new {kind.label} is not there: it was deleted at once")
         self._made.add((urn, work.id))
         return work.id, outputs
+
+    def _expected(self, kind: Kind, inputs: Inputs, state: Outputs) -> Outputs:
+        """What a preview can say of the outputs: the inputs, what is known already, and that the rest will be known."""
+        expected: Outputs = {name: value for name, value in inputs.items() if name in kind.properties}
+        for name, prop in kind.properties.items():
+            if expected.get(name) is not None:
+                continue
+            if name in state and not contains_unknown(state[name]):
+                expected[name] = state[name]
+            elif prop.output or (not state and prop.rest is not None):
+                expected[name] = UNKNOWN
+        if kind.has_labels:
+            mark = ATTRIBUTION if kind.attributed and self._configuration.attributed else {}
+            labels = inputs.get("labels") or {}
+            defaults = self._configuration.default_labels
+            expected["pulumiLabels"] = {**defaults, **labels, **mark} if labels is not UNKNOWN else UNKNOWN
+            if not state:
+                expected["effectiveLabels"] = expected["pulumiLabels"]
+        return expected
 
     def _outputs(self, kind: Kind, work: Work, body: dict[str, Any] | None = None) -> Outputs | None:
         """The state: what is live, and what only the program knows."""
@@ -190,6 +216,9 @@ class GcpProvider(BaseProvider):
             raise ProviderError(_explained("reading", kind, urn, error)) from error
         if found is None:
             return None
+        if "pulumiLabels" in state:
+            # What was set, not what the configuration of today would set: that is a difference.
+            found["pulumiLabels"] = state["pulumiLabels"]
         live = reveal(found)
         if imported:
             if not kind.server_name:
@@ -221,7 +250,7 @@ class GcpProvider(BaseProvider):
     ) -> Outputs:
         kind = _kind(type)
         if preview:
-            return _expected(kind, news, old_outputs)
+            return self._expected(kind, news, old_outputs)
         state = reveal(old_outputs)
         olds = {name: value for name, value in reveal(old_inputs).items() if name != DEFAULTS}
         work = self._work(urn, news, timeout_seconds=timeout_seconds, plan={}, state=state, old_inputs=olds, id=id)
@@ -247,7 +276,7 @@ class GcpProvider(BaseProvider):
         state = reveal(outputs)
         work = self._work(urn, inputs, timeout_seconds=timeout_seconds, plan={}, state=state, id=id)
         work.plan = {**state, **work.inputs}
-        policy = work.value("deletionPolicy")
+        policy = work.value("deletionPolicy") or self._configuration.deletion_policy
         if policy == "ABANDON":
             return
         if policy == "PREVENT":
@@ -261,13 +290,6 @@ class GcpProvider(BaseProvider):
                 raise ProviderError(_explained("deleting", kind, urn, error)) from error
         except ProviderError as error:
             raise ProviderError(_explained("deleting", kind, urn, error)) from error
-
-
-def _seconds(duration: str) -> float | None:
-    try:
-        return float(duration.removesuffix("s"))
-    except ValueError:
-        return None
 
 
 def _kind(type: str) -> Kind:
@@ -326,22 +348,3 @@ def _concealed(props: Properties, values: Values) -> Values:
         else:
             result[name] = value
     return result
-
-
-def _expected(kind: Kind, inputs: Inputs, state: Outputs) -> Outputs:
-    """What a preview can say of the outputs: the inputs, what is known already, and that the rest will be known."""
-    expected: Outputs = {name: value for name, value in inputs.items() if name in kind.properties}
-    for name, prop in kind.properties.items():
-        if expected.get(name) is not None:
-            continue
-        if name in state and not contains_unknown(state[name]):
-            expected[name] = state[name]
-        elif prop.output or (not state and prop.rest is not None):
-            expected[name] = UNKNOWN
-    if kind.has_labels:
-        mark = ATTRIBUTION if kind.attributed else {}
-        labels = inputs.get("labels") or {}
-        expected["pulumiLabels"] = {**labels, **mark} if labels is not UNKNOWN else UNKNOWN
-        if not state:
-            expected["effectiveLabels"] = expected["pulumiLabels"]
-    return expected

@@ -71,7 +71,12 @@ class Rest:
     """One connection pool for all resources. Safe to use from several threads."""
 
     def __init__(
-        self, *, endpoints: Endpoints, attempts_seconds: float = 30.0, poll_seconds: float | None = None
+        self,
+        *,
+        endpoints: Endpoints,
+        attempts_seconds: float = 30.0,
+        poll_seconds: float | None = None,
+        access_token: str = "",
     ) -> None:
         self.endpoints = endpoints
         self._attempts_seconds = attempts_seconds
@@ -81,7 +86,7 @@ class Rest:
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
             headers={"User-Agent": "localgcp-pulumi-gcp"},
         )
-        self._credentials = _Credentials()
+        self._credentials = _Credentials(access_token)
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
@@ -221,14 +226,15 @@ def _operation_error(answer: Mapping[str, Any]) -> RestError:
 
 
 class _Credentials:
-    """An access token: `GOOGLE_OAUTH_ACCESS_TOKEN`, or what application-default credentials give."""
+    """An access token: the configured one, else `GOOGLE_OAUTH_ACCESS_TOKEN`, else from the default credentials."""
 
-    def __init__(self) -> None:
+    def __init__(self, access_token: str) -> None:
+        self._configured = access_token
         self._lock = threading.Lock()
         self._found: Any = None
 
     def token(self) -> str:
-        if fixed := os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN"):
+        if fixed := self._configured or os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN"):
             return fixed
         import google.auth
         import google.auth.exceptions

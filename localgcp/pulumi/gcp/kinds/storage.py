@@ -51,7 +51,8 @@ class Bucket(Kind):
         wanted = self.encode(work, updating=True)
         body: Body = {name: wanted.get(name) for name in sorted(changed)}
         if "labels" in changed:
-            removed = (work.old_inputs.get("labels") or {}).keys() - wanted["labels"].keys()
+            before = {*(work.old_inputs.get("labels") or {}), *(work.state.get("pulumiLabels") or {})}
+            removed = before - wanted["labels"].keys()
             body["labels"] = {**wanted["labels"], **dict.fromkeys(removed)}
         work.call("PATCH", self.api, self.path(work), body=body)
         return None

@@ -546,3 +546,55 @@ def test_a_cancelled_provider_gives_up_waiting(google: Scripted, provider: GcpPr
     thread.join(10)
     assert len(failed) == 1
     assert isinstance(failed[0], PartialFailure)
+
+
+def test_default_labels_are_set_changed_and_taken_away_without_touching_other_ones(
+    google: Scripted, provider: GcpProvider
+) -> None:
+    live: dict[str, Any] = {"name": "b", "location": "US", "labels": {}}
+
+    def respond(sent: Sent) -> Answer:
+        if sent.method in ("POST", "PATCH"):
+            for name, value in sent.body.get("labels", {}).items():
+                live["labels"][name] = value
+                if value is None:
+                    del live["labels"][name]
+        return 200, live
+
+    google.respond = respond
+    news = {"name": "b", "location": "US", "labels": {"mine": "1"}}
+    provider.configure({"project": "p", "defaultLabels": '{"team": "a", "cost": "7"}'})
+    _, inputs, outputs = create(provider, BUCKET, **news)
+    mark = {"goog-pulumi-provisioned": "true"}
+    assert live["labels"] == {"mine": "1", "team": "a", "cost": "7", **mark}
+    assert outputs["labels"] == {"mine": "1"}
+
+    live["labels"]["foreign"] = "x"
+    provider.configure({"project": "p", "defaultLabels": '{"team": "b"}'})
+    found = provider.read(BUCKET, urn(BUCKET), "b", inputs=inputs, outputs=outputs)
+    assert found is not None
+    assert found.inputs["labels"] == {"mine": "1"}
+    outputs = provider.update(
+        BUCKET,
+        urn(BUCKET),
+        "b",
+        old_inputs=inputs,
+        old_outputs=found.outputs,
+        news=inputs,
+        ignore_changes=(),
+        preview=False,
+        timeout_seconds=10,
+    )
+    assert live["labels"] == {"mine": "1", "team": "b", "foreign": "x", **mark}
+    assert outputs["pulumiLabels"] == {"mine": "1", "team": "b", **mark}
+
+
+def test_an_explicit_provider_has_its_own_token_and_endpoints(google: Scripted) -> None:
+    google.respond = lambda sent: (200, {"name": "b", "location": "US"})
+    provider = GcpProvider(environment={})
+    provider.configure(
+        {"project": "p", "accessToken": "configured", "storageCustomEndpoint": f"{google.address}/storage/v1/"}
+    )
+    assert provider.read(BUCKET, urn(BUCKET), "b", inputs=None, outputs=None) is not None
+    assert google.sent[0].path == "/storage/v1/b/b"
+    assert google.sent[0].headers["authorization"] == "Bearer configured"

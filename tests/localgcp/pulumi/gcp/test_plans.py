@@ -1,5 +1,6 @@
 """check, diff and preview: what can be said without asking an API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from localgcp.pulumi.gcp.kinds import KINDS
 from localgcp.pulumi.gcp.provider import GcpProvider
 from localgcp.pulumi.gcp.schema import tokens
-from localgcp.pulumi.provider import UNKNOWN, Diff, FileAsset
+from localgcp.pulumi.provider import UNKNOWN, Change, Diff, FileAsset
 
 BUCKET = "gcp:storage/bucket:Bucket"
 SERVICE = "gcp:cloudrunv2/service:Service"
@@ -272,6 +273,49 @@ def test_the_stacks_configuration_wins_over_the_environment(provider: GcpProvide
     network = {"name": "n"}
     assert diff(provider, NETWORK, network, network, project="configured") == Diff()
     assert provider.check_config({"pollInterval": "soon"})[0].property == "pollInterval"
+
+
+def test_a_misspelt_setting_is_refused_with_the_one_that_was_meant(provider: GcpProvider) -> None:
+    found = provider.check_config(
+        {
+            "projct": "p",
+            "storageCustomEndpoint": "http://127.0.0.1:1/storage/v1/",
+            "zone": "z",
+            "defaultLabels": "[1]",
+            "impersonateServiceAccount": "a@b.c",
+            "region": UNKNOWN,
+        }
+    )
+    assert {failure.property: failure.reason.partition(":")[0] for failure in found} == {
+        "projct": "gcp",
+        "defaultLabels": "must be an object of strings",
+        "impersonateServiceAccount": "is not there in the offline provider",
+    }
+    assert found[0].reason == "gcp:projct is no setting of the provider; did you mean gcp:project?"
+
+
+def test_default_labels_are_part_of_the_plan_and_changes_of_them_are_changes(provider: GcpProvider) -> None:
+    wanted = inputs(provider, BUCKET, name="b", location="US", labels={"team": "mine"})
+    provider.configure({"project": "p", "defaultLabels": '{"team": "platform", "cost": "7"}'})
+    _, outputs = provider.create(BUCKET, urn(BUCKET), inputs=wanted, preview=True, timeout_seconds=None)
+    labelled = {"team": "mine", "cost": "7", "goog-pulumi-provisioned": "true"}
+    assert outputs["pulumiLabels"] == labelled
+    assert outputs["labels"] == {"team": "mine"}
+
+    state = {"name": "b", "project": "p", "location": "US", "pulumiLabels": labelled, "effectiveLabels": labelled}
+
+    def changes() -> Mapping[str, Change]:
+        found = provider.diff(
+            BUCKET, urn(BUCKET), "b", old_inputs=wanted, old_outputs=state, news=wanted, ignore_changes=()
+        )
+        assert not found.replaces
+        return found.changes
+
+    assert changes() == {}
+    provider.configure({"project": "p", "defaultLabels": {"cost": "8"}})
+    assert changes() == {"pulumiLabels": "update"}
+    provider.configure({"project": "p"})
+    assert changes() == {"pulumiLabels": "update"}
 
 
 # the types
