@@ -14,7 +14,16 @@ from typing import Any, Literal, NoReturn, Self
 import pulumi
 import yaml
 from annotated_types import Ge, Le
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -29,6 +38,9 @@ HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
 # Cloud SQL, "Configure point-in-time recovery": how long each edition keeps the transaction log.
 LOG_DAYS_BY_EDITION = {"ENTERPRISE": 7, "ENTERPRISE_PLUS": 14}
 MIN_RETAINED_BACKUPS_IN_PRODUCTION = 14
+# Cloud Run, "Configure memory limits": the least and the most GiB of an instance.
+MEMORY_GIB_BY_CPU: Mapping[str, tuple[float, int]] = {"1": (0.5, 4), "2": (0.5, 8), "4": (2, 16), "8": (4, 32)}
+GIB = re.compile(r"[1-9]\d*Gi$")
 
 
 class SettingsError(Exception):
@@ -44,12 +56,19 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", alias_generator=AliasGenerator(alias=to_camel), validate_by_name=False
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is int:
+            raise PydanticCustomError("int_type", "a valid integer")
+        return value
+
 
 class ServiceSettings(Settings):
     """One Cloud Run service. An instance serves `workers` x `threads` requests at a time, each with a connection."""
 
     cpu: Literal["1", "2", "4", "8"] = "1"
-    memory: str = Field(default="1Gi", pattern=r"^(512Mi|[1-9]\d?Gi)$")
+    memory: str = "1Gi"
     min_instances: int = Field(default=0, ge=0, le=100)
     max_instances: int = Field(default=4, ge=1, le=100)
     workers: int = Field(default=2, ge=1, le=16)
@@ -60,6 +79,25 @@ class ServiceSettings(Settings):
     def concurrency(self) -> int:
         """Requests that an instance serves at a time; one more would wait inside it for a thread."""
         return self.workers * self.threads
+
+    @field_validator("cpu", mode="before")
+    @classmethod
+    def cpu_without_quotes(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def cloud_run_has_such_instances(self) -> Self:
+        least, most = MEMORY_GIB_BY_CPU[self.cpu]
+        gib = 0.5 if self.memory == "512Mi" else float(self.memory.removesuffix("Gi")) if GIB.match(self.memory) else 0
+        if not least <= gib <= most:
+            refuse(
+                "memory is {memory}; with {cpu} cpu allowed are {least} to {most}Gi",
+                memory=self.memory,
+                cpu=self.cpu,
+                least="512Mi, 1Gi" if least < 1 else f"{least:.0f}Gi",
+                most=most,
+            )
+        return self
 
     @model_validator(mode="after")
     def instances_are_a_range(self) -> Self:
@@ -280,6 +318,8 @@ def describe(detail: ErrorDetails) -> str:
         case "refused":
             # A rule over several keys begins with the key's own name.
             return f"{NAMESPACE}:" + ".".join([*map(str, detail["loc"]), detail["msg"]])
+        case "bool_type" | "bool_parsing":
+            return f"{key} is {detail['input']!r}; allowed: true, false"
         case "model_type":
             return f"{key} is {detail['input']!r}; allowed is an object, key by key"
         case _:
@@ -312,20 +352,32 @@ def did_you_mean(detail: ErrorDetails) -> str:
 
 
 def allowed_for(detail: ErrorDetails) -> str:
-    return "; allowed are AU, US, EU" if detail["loc"] == ("dataRegion",) else ""
+    """What a key that is missing may hold."""
+    allowed = {
+        "dataRegion": "allowed are AU, US, EU",
+        "projectId": "allowed is the id of a Google Cloud project that no other stack uses",
+        "production": "allowed are true, false",
+    }
+    return f"; {allowed[str(detail['loc'][-1])]}"
 
 
 def refuse_shared_projects(settings: StackSettings, directory: Path) -> None:
     """Each stack has a project of its own, or a `destroy` of one takes the other with it.
 
     Raises:
-        SettingsError: the stack file of another stack names the same project.
+        SettingsError: the stack file of another stack names the same project, or cannot be read.
     """
     for file in sorted(directory.glob("Pulumi.*.yaml")):
         other = file.name.removeprefix("Pulumi.").removesuffix(".yaml")
         if other == settings.stack:
             continue
-        config = (yaml.safe_load(file.read_text()) or {}).get("config") or {}
+        try:
+            content = yaml.safe_load(file.read_text())
+        except yaml.YAMLError as error:
+            raise SettingsError(
+                f"{file.name} is no YAML, so nobody can say whether it names the same project: {error}"
+            ) from None
+        config = (content.get("config") if isinstance(content, dict) else None) or {}
         if config.get(f"{NAMESPACE}:projectId") == settings.project_id:
             raise SettingsError(
                 f"{NAMESPACE}:projectId is {settings.project_id}, which {file.name} names as well; "

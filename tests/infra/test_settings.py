@@ -62,6 +62,20 @@ def test_stack_files_hold_no_secret(stack: str) -> None:
         ({"dataRegion": "NZ"}, "validibot:dataRegion is 'NZ'; allowed: 'AU', 'US' or 'EU'"),
         ({"dataRegion": None}, "validibot:dataRegion is missing; allowed are AU, US, EU"),
         (
+            {"projectId": None},
+            "validibot:projectId is missing; allowed is the id of a Google Cloud project that no other stack uses",
+        ),
+        ({"production": None}, "validibot:production is missing; allowed are true, false"),
+        ({"web": {"minInstances": True}}, "validibot:web.minInstances is True; allowed: whole numbers from 0 to 100"),
+        (
+            {"web": {"minInstances": 1, "memory": "1GB"}},
+            "validibot:web.memory is 1GB; with 1 cpu allowed are 512Mi, 1Gi to 4Gi",
+        ),
+        (
+            {"worker": {"cpu": 8, "memory": "2Gi"}},
+            "validibot:worker.memory is 2Gi; with 8 cpu allowed are 4Gi to 32Gi",
+        ),
+        (
             {"projectId": "Validibot_AU"},
             "validibot:projectId is Validibot_AU; allowed are 6 to 30 lower-case letters, digits and hyphens, "
             "a letter first and no hyphen last",
@@ -113,7 +127,7 @@ def test_stack_files_hold_no_secret(stack: str) -> None:
         ),
         ({"projctId": "validibot-au"}, "validibot:projctId is not a setting; did you mean projectId?"),
         ({"web": "many"}, "validibot:web is 'many'; allowed is an object, key by key"),
-        ({"production": "perhaps"}, "validibot:production is 'perhaps'; allowed: a valid boolean, unable to "),
+        ({"production": "perhaps"}, "validibot:production is 'perhaps'; allowed: true, false"),
         ({"publicHost": "https://x"}, "validibot:publicHost is https://x; allowed is a host name such as "),
         ({"stack": "us"}, "validibot:stack is not a setting: the stack's name is given on the command line"),
     ],
@@ -145,3 +159,10 @@ def test_two_stacks_with_one_project_are_refused(tmp_path: Path) -> None:
         "validibot:projectId is validibot-au, which Pulumi.us.yaml names as well; "
         "allowed is a project that no other stack uses"
     )
+
+
+def test_a_stack_file_beside_it_that_nobody_can_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.us.yaml").write_text("config: {")
+
+    with pytest.raises(SettingsError, match=r"^Pulumi\.us\.yaml is no YAML"):
+        refuse_shared_projects(parse(), tmp_path)
