@@ -10,12 +10,14 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
+from infra.failures import Failure, told_plainly
+
 # A change of one of these is another image. The rest (a bucket's or an account's name) is how it was built.
 WHAT_IS_BUILT = ("content_hash", "image_name", "dockerfile", "paths")
 BUILD_TIMEOUT_SECONDS = 1200
 
 
-class BuildFailed(Exception):
+class BuildFailed(Failure):
     """The message ends with the last lines of the build's log."""
 
 
@@ -29,7 +31,8 @@ class ImageBuildProvider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         from infra.rest import Google
 
-        digest = build(Google.connect(), props)
+        with told_plainly():
+            digest = build(Google.connect(), props)
         return CreateResult(
             id_=f"{props['image_name']}@{digest}",
             outs={**props, "digest": digest, "image": f"{props['image_name']}@{digest}"},

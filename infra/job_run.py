@@ -10,8 +10,10 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
+from infra.failures import Failure, told_plainly
 
-class JobFailed(Exception):
+
+class JobFailed(Failure):
     """The message ends with the last lines of the execution's log."""
 
 
@@ -23,7 +25,8 @@ class JobRunProvider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         from infra.rest import Google
 
-        execution = run(Google.connect(), props)
+        with told_plainly():
+            execution = run(Google.connect(), props)
         return CreateResult(id_=execution, outs={**props, "execution": execution})
 
 

@@ -14,6 +14,8 @@ import google.auth
 import google.auth.transport.requests
 import httpx
 
+from infra.failures import Failure
+
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 ENDPOINTS = {
     "cloudbuild": ("GOOGLE_CLOUD_BUILD_CUSTOM_ENDPOINT", "https://cloudbuild.googleapis.com/v1/"),
@@ -27,7 +29,7 @@ ATTEMPTS = 6
 Answer = TypeVar("Answer")
 
 
-class RequestRefused(Exception):
+class RequestRefused(Failure):
     """Google's answer, in its own words."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -35,7 +37,11 @@ class RequestRefused(Exception):
         self.status = status
 
 
-class TookTooLong(Exception):
+class Unreachable(Failure):
+    """No answer came, also not after several attempts."""
+
+
+class TookTooLong(Failure):
     """What was waited for did not happen in the time given. It may still happen."""
 
 
@@ -74,13 +80,14 @@ class Google:
     def call(self, method: str, url: str, **request: Any) -> dict[str, Any]:
         """Raises:
         RequestRefused: an answer of 400 or more that another try would not change.
+        Unreachable: no answer at all.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self.client.request(method, url, **request)
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 if attempt == ATTEMPTS:
-                    raise
+                    raise Unreachable(f"{method} {url}: {str(error) or type(error).__name__}") from None
             else:
                 if answer.status_code not in RETRIED or attempt == ATTEMPTS:
                     return body_of(answer)
@@ -111,7 +118,7 @@ class Google:
         }
         try:
             entries = self.call("POST", f"{endpoint('logging')}entries:list", json=body).get("entries", [])
-        except (RequestRefused, httpx.HTTPError):
+        except (RequestRefused, Unreachable):
             return []
         return [text_of(entry) for entry in reversed(entries)]
 
