@@ -128,6 +128,8 @@ def local_stack_file(home: Path, project: Project, stack: str) -> Path:
     target = folder / name
     ours = [line for line in _lines(target) if line.startswith("encryptionsalt:")]
     theirs = [line for line in _lines(project.stack_files / name) if not _SECRETS_SETTING.match(line)]
+    if theirs == ["{}"]:
+        theirs = []  # what the engine leaves of a file whose last setting it has removed
     text = "".join(f"{line}\n" for line in [*ours, *theirs])
     if not target.exists() or target.read_text(encoding="utf-8") != text:
         temporary = target.with_name(f".{name}.{os.getpid()}")

@@ -106,6 +106,9 @@ def _user_traceback(error: Exception, program: Path) -> str:
     for index, frame in enumerate(frames):
         if Path(frame.filename).resolve() == entry:
             return "".join(traceback.format_exception(error, limit=-(len(frames) - index)))
+    if isinstance(error, SyntaxError):
+        # It names the place itself; the frames are those of the import.
+        return "".join(traceback.format_exception_only(error))
     return "".join(traceback.format_exception(error))
 
 

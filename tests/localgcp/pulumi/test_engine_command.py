@@ -86,6 +86,15 @@ def test_the_local_stack_file_keeps_its_salt_and_follows_the_configuration(proje
     assert written.read_text() == "encryptionsalt: v1:ours\nconfig:\n  probe:size: large\n"
 
 
+def test_a_stack_file_without_any_setting_left_can_be_read(project: Project, tmp_path: Path) -> None:
+    (project.stack_files / "Pulumi.au.yaml").write_text("{}\n")
+    home = tmp_path / "home"
+    written = local_stack_file(home, project, "au")
+    written.write_text("encryptionsalt: v1:ours\n")
+
+    assert local_stack_file(home, project, "au").read_text() == "encryptionsalt: v1:ours\n"
+
+
 def test_the_engine_is_the_first_on_path_that_is_not_this_command(tmp_path: Path) -> None:
     ours = install(tmp_path / "data", real_homes=()) / "bin"
     real = tmp_path / "real" / "pulumi"
