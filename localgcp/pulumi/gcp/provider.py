@@ -13,6 +13,7 @@ from localgcp.pulumi.gcp.configuration import Configuration
 from localgcp.pulumi.gcp.configuration import check as check_configuration
 from localgcp.pulumi.gcp.differences import difference
 from localgcp.pulumi.gcp.endpoints import Endpoints
+from localgcp.pulumi.gcp.functions import Question, call_function
 from localgcp.pulumi.gcp.kind import ATTRIBUTION, Kind, Work, default_labels_differ
 from localgcp.pulumi.gcp.kinds import KINDS
 from localgcp.pulumi.gcp.mapping import Values, mentioned, planned, settable, with_defaults
@@ -125,6 +126,18 @@ class GcpProvider(BaseProvider):
         if kind.has_labels and default_labels_differ(defaults, olds, news, old_outputs):
             return dataclasses.replace(found, changes={**found.changes, "pulumiLabels": "update"})
         return found
+
+    # Data sources
+
+    def invoke(self, token: str, arguments: Inputs, *, preview: bool) -> tuple[Outputs, list[CheckFailure]]:
+        question = Question(
+            rest=self.rest,
+            arguments=reveal(arguments),
+            default_project=self._project,
+            default_region=self._region,
+            default_labels=self._configuration.default_labels,
+        )
+        return call_function(token, question), []
 
     # Life
 

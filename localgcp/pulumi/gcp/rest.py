@@ -93,6 +93,10 @@ class Rest:
         """Make calls under way give up at their next pause."""
         self._cancelled.set()
 
+    def token(self) -> str:
+        """The access token of the calls."""
+        return self._credentials.token()
+
     def close(self) -> None:
         self._http.close()
 
@@ -110,7 +114,7 @@ class Rest:
         deadline: float | None = None,
     ) -> dict[str, Any]:
         """One call; its JSON answer, `{}` when there is none. RestError for anything but 2xx."""
-        headers = {"Authorization": f"Bearer {self._credentials.token()}"}
+        headers = {"Authorization": f"Bearer {self.token()}"}
         if request_id:
             headers["x-goog-request-id"] = request_id
         if content is not None:

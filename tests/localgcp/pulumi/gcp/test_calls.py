@@ -11,7 +11,7 @@ import pytest
 from localgcp.pulumi.gcp.endpoints import Endpoints
 from localgcp.pulumi.gcp.provider import GcpProvider
 from localgcp.pulumi.gcp.rest import Rest
-from localgcp.pulumi.provider import Change, Diff, PartialFailure, ProviderError, ReadResult, Secret
+from localgcp.pulumi.provider import Change, Diff, NotSupported, PartialFailure, ProviderError, ReadResult, Secret
 from tests.localgcp.pulumi.gcp.replay import Replay, Sent, environment, replaying
 
 QUEUE = "gcp:cloudtasks/queue:Queue"
@@ -22,6 +22,7 @@ USER = "gcp:sql/user:User"
 CONNECTION = "gcp:servicenetworking/connection:Connection"
 
 _QUEUES = "/cloudtasks/v2/projects/validibot-au/locations/australia-southeast1/queues"
+_SECRETS = "/secretmanager/v1/projects/validibot-au/secrets"
 _RING = "projects/validibot-au/locations/australia-southeast1/keyRings/ring"
 
 Answer = tuple[int, Any]
@@ -598,3 +599,31 @@ def test_an_explicit_provider_has_its_own_token_and_endpoints(google: Scripted) 
     assert provider.read(BUCKET, urn(BUCKET), "b", inputs=None, outputs=None) is not None
     assert google.sent[0].path == "/storage/v1/b/b"
     assert google.sent[0].headers["authorization"] == "Bearer configured"
+
+
+def test_a_data_source_reads_a_secret_and_keeps_it_one(google: Scripted, provider: GcpProvider) -> None:
+    name = "projects/1/secrets/key/versions/3"
+    answers = {
+        f"{_SECRETS}/key/versions/latest": {"name": name, "state": "ENABLED", "createTime": "2026-01-01T00:00:00Z"},
+        f"{_SECRETS}/key/versions/latest:access": {"name": name, "payload": {"data": "aHVudGVyMg=="}},
+    }
+    google.respond = lambda sent: (200, answers[sent.path])
+    token = "gcp:secretmanager/getSecretVersion:getSecretVersion"
+    found, failures = provider.invoke(token, {"secret": "key", "project": "validibot-au"}, preview=True)
+    assert not failures
+    assert found["secretData"] == Secret("hunter2")
+    assert (found["version"], found["enabled"]) == ("3", True)
+
+
+def test_a_data_source_reads_a_project_and_shows_a_refusal(google: Scripted, provider: GcpProvider) -> None:
+    token = "gcp:organizations/getProject:getProject"
+    google.respond = lambda sent: (200, {"projectId": "p", "projectNumber": "7", "name": "P"})
+    assert provider.invoke(token, {"projectId": "p"}, preview=False)[0]["number"] == "7"
+    google.respond = lambda sent: (403, {"error": {"code": 403, "message": "no right"}})
+    with pytest.raises(ProviderError, match="Error calling getProject: googleapi: Error 403: no right"):
+        provider.invoke(token, {"projectId": "p"}, preview=False)
+
+
+def test_a_data_source_that_is_not_there_says_what_to_do(provider: GcpProvider) -> None:
+    with pytest.raises(NotSupported, match=r"has no getZones, only getClientConfig, .* `get` of its class"):
+        provider.invoke("gcp:compute/getZones:getZones", {}, preview=False)
