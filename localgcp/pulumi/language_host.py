@@ -9,7 +9,8 @@ The engine starts it with its own address, reads a port from standard output, an
 
 The folder of Pulumi.yaml is on the import path of programs, so that `main: infra` can import its neighbours.
 
-Deliberately absent: installing dependencies, generating code or packages, debuggers, plug-ins written as Python source.
+Deliberately absent: installing dependencies, generating packages or projects, debuggers, plug-ins written as Python
+source.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf import empty_pb2, json_format
 
+from localgcp.pulumi.imported_program import NotUnderstood, python_program
 from localgcp.pulumi.program import EXIT_AFTER_MESSAGE
 from localgcp.pulumi.protocol import (
     GRPC_OPTIONS,
@@ -229,8 +231,17 @@ class LanguageServicer(language_pb2_grpc.LanguageRuntimeServicer):  # type: igno
     def RunPlugin(self, request: Any, context: grpc.ServicerContext) -> NoReturn:
         _refuse(context, "runs no plug-ins from source")
 
-    def GenerateProgram(self, request: Any, context: grpc.ServicerContext) -> NoReturn:
-        _refuse(context, "generates no code")
+    def GenerateProgram(self, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            program = python_program(dict(request.source))
+        except NotUnderstood as error:
+            abort(
+                context,
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"the language host of localgcp writes programs for imported resources only, and not {error}: "
+                "with --generate-code=false no program is written",
+            )
+        return language_pb2.GenerateProgramResponse(source={"__main__.py": program.encode()})
 
     def GenerateProject(self, request: Any, context: grpc.ServicerContext) -> NoReturn:
         _refuse(context, "generates no code")

@@ -245,6 +245,9 @@ class ResourceProvider(Protocol):
     def invoke(self, token: str, arguments: Inputs, *, preview: bool) -> tuple[Outputs, list[CheckFailure]]:
         """Call a function (a data source), such as `gcp:organizations/getProject:getProject`."""
 
+    def schema(self) -> str:
+        """The package's schema in Pulumi's JSON: what `pulumi import` writes programs by."""
+
     def cancel(self) -> None:
         """The user pressed Ctrl-C: make the calls under way return soon."""
 
@@ -263,6 +266,9 @@ class BaseProvider:
 
     def invoke(self, token: str, arguments: Inputs, *, preview: bool) -> tuple[Outputs, list[CheckFailure]]:
         raise NotSupported(f"{token}: this provider knows no functions")
+
+    def schema(self) -> str:
+        raise NotSupported(f"the offline {self.name} provider of localgcp has no schema")
 
     def cancel(self) -> None:
         return None

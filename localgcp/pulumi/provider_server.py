@@ -61,8 +61,9 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):  # type: ign
     def GetMappings(self, request: Any, context: grpc.ServicerContext) -> Any:
         return provider_pb2.GetMappingsResponse()
 
-    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> NoReturn:
-        self._unimplemented(context, "has no schema: it knows the types of this platform, not the whole package")
+    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:
+        schema = _guarded(context, self._provider.schema)
+        return provider_pb2.GetSchemaResponse(schema=schema)
 
     def Parameterize(self, request: Any, context: grpc.ServicerContext) -> NoReturn:
         self._unimplemented(context, "takes no parameters")

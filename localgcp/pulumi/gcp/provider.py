@@ -17,6 +17,7 @@ from localgcp.pulumi.gcp.functions import Question, call_function
 from localgcp.pulumi.gcp.kind import ATTRIBUTION, Kind, Work, default_labels_differ
 from localgcp.pulumi.gcp.kinds import KINDS
 from localgcp.pulumi.gcp.mapping import Values, mentioned, planned, settable, with_defaults
+from localgcp.pulumi.gcp.package_schema import package_schema
 from localgcp.pulumi.gcp.rest import Rest, RestError
 from localgcp.pulumi.gcp.schema import Properties
 from localgcp.pulumi.gcp.values import reveal
@@ -73,6 +74,9 @@ class GcpProvider(BaseProvider):
                     access_token=configuration.access_token,
                 )
             return self._rest
+
+    def schema(self) -> str:
+        return package_schema(self.version)
 
     # Configuration
 

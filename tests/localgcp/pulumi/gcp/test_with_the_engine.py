@@ -1,5 +1,6 @@
 """The real engine, our provider and our region: a bucket from nothing to nothing."""
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -95,3 +96,27 @@ def test_a_wrong_property_fails_the_preview_by_name(stack: Workspace) -> None:
     assert previewed.code != 0
     assert "versioning.enbled" in previewed.output
     assert "did you mean enabled?" in previewed.output
+
+
+def test_what_is_there_is_imported_and_the_program_that_is_written_changes_nothing(
+    stack: Workspace, region: Region, project: str
+) -> None:
+    with region.http() as http:
+        bucket = {"name": f"{project}-old", "location": "US", "labels": {"team": "x"}, "versioning": {"enabled": True}}
+        http.post("/storage/v1/b", params={"project": project}, json=bucket).raise_for_status()
+        secrets = f"/secretmanager/v1/projects/{project}/secrets"
+        http.post(secrets, params={"secretId": "key"}, json={"replication": {"automatic": {}}}).raise_for_status()
+        network = {"name": "vpc", "autoCreateSubnetworks": False}
+        http.post(f"/compute/v1/projects/{project}/global/networks", json=network).raise_for_status()
+    wanted = [
+        {"type": "gcp:storage/bucket:Bucket", "name": "old-files", "id": f"{project}-old"},
+        {"type": "gcp:secretmanager/secret:Secret", "name": "key", "id": "key"},
+        {"type": "gcp:compute/network:Network", "name": "vpc", "id": "vpc"},
+    ]
+    (stack.folder / "import.json").write_text(json.dumps({"resources": wanted}), encoding="utf-8")
+    imported = stack.must(
+        "import", "--stack", "au", "--file", "import.json", "--out", "generated.py", "--yes", "--skip-preview"
+    )
+    assert "warning" not in imported.output
+    stack.program((stack.folder / "generated.py").read_text(encoding="utf-8"))
+    stack.must("preview", "--stack", "au", "--non-interactive", "--expect-no-changes")
