@@ -243,7 +243,7 @@ class Kind:
                 live["annotations"] = {key: value for key, value in live["annotations"].items() if key in wanted}
         if not self.server_name and self.name in self.properties:
             live[self.name] = self.values(work)["name"] if self.short_name else work.value(self.name)
-        for part in _placeholders(self.collection):
+        for part in _placeholders(self.collection + self.id_form):
             if part in self.properties and work.value(part) is not None:
                 live.setdefault(part, work.value(part))
         if "project" in self.properties and "{project}" in self.collection:

@@ -25,7 +25,8 @@ class NamedByServer(Kind):
         parts = id.split("/")
         if len(parts) != 4:
             raise ProviderError(f"{id!r} is no id of a {self.label}: expected {self.collection}/{{name}}")
-        return {"project": parts[1]}
+        # Some ids name the project by its number; programs name it by its id.
+        return {} if parts[1].isdigit() else {"project": parts[1]}
 
 
 ALERT_POLICY = NamedByServer(

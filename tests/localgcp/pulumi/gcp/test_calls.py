@@ -482,6 +482,14 @@ def test_an_import_keeps_what_is_off_where_on_is_the_default_and_blocks_that_are
     assert not _changes_after_import(provider, secret, found, {"secretId": "s", "replication": {"auto": {}}})
 
 
+def test_an_import_knows_the_parent_that_only_the_id_names(google: Scripted, provider: GcpProvider) -> None:
+    nat = "gcp:compute/routerNat:RouterNat"
+    google.respond = lambda sent: (200, {"nats": [{"name": "nat", "sourceSubnetworkIpRangesToNat": "ALL"}]})
+    found = provider.read(nat, urn(nat), "validibot-au/us-central1/router/nat", inputs=None, outputs=None)
+    assert found is not None
+    assert (found.inputs["router"], found.inputs["region"]) == ("router", "us-central1")
+
+
 def test_an_import_of_a_conditional_member_names_the_condition_by_its_title(
     google: Scripted, provider: GcpProvider
 ) -> None:
