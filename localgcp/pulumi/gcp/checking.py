@@ -13,7 +13,6 @@ from localgcp.pulumi.provider import UNKNOWN, CheckFailure, property_path
 #: The names of the inputs that the provider filled in, as the real provider keeps them in the state.
 DEFAULTS = "__defaults"
 _SUFFIX_DIGITS = 7
-_LONGEST_NAME = 63
 
 Path = tuple[str | int, ...]
 _ARTICLES = {
@@ -57,17 +56,18 @@ def _complete(kind: Kind, inputs: Values, olds: Mapping[str, Any], seed: bytes, 
         if prop.default is not None and not prop.output and inputs.get(prop.name) is None:
             inputs[prop.name] = prop.default
             defaults.add(prop.name)
-    if kind.auto_name and "name" in kind.properties and inputs.get("name") is None:
-        earlier = olds.get("name") if "name" in olds.get(DEFAULTS, ()) else None
-        inputs["name"] = earlier or made_up_name(name, seed)
-        defaults.add("name")
+    if kind.auto_name and kind.name in kind.properties and inputs.get(kind.name) is None:
+        earlier = olds.get(kind.name) if kind.name in olds.get(DEFAULTS, ()) else None
+        inputs[kind.name] = earlier or made_up_name(kind, name, seed)
+        defaults.add(kind.name)
     return defaults
 
 
-def made_up_name(name: str, seed: bytes) -> str:
+def made_up_name(kind: Kind, name: str, seed: bytes) -> str:
     """A resource's name in the program and a random suffix, as the real provider makes it."""
     digest = hashlib.sha256(seed or name.encode()).hexdigest()
-    return f"{name[: _LONGEST_NAME - _SUFFIX_DIGITS - 1].lower()}-{digest[:_SUFFIX_DIGITS]}"
+    start = name[: kind.longest_name - _SUFFIX_DIGITS - 1].lower()
+    return f"{start}-{digest[:_SUFFIX_DIGITS]}".replace("-", kind.name_joint)
 
 
 def _checked_object(props: Properties, values: Mapping[str, Any], path: Path, failures: Failures) -> Values:

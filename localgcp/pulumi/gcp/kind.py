@@ -101,6 +101,9 @@ class Kind:
     name: str = "name"
     #: Whether a missing name is made up from the resource's name in the program.
     auto_name: bool = True
+    #: The longest name, and what stands between the words of a made-up one.
+    longest_name: int = 63
+    name_joint: str = "-"
     #: Whether a name given as a full path is cut to its last segment.
     short_name: bool = True
     #: What ids look like when they are not collection/name.

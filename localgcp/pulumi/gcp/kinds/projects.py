@@ -138,7 +138,7 @@ CUSTOM_ROLE = CustomRole(
     api="iam",
     collection="projects/{project}/roles",
     name="roleId",
-    auto_name=False,
+    name_joint="_",
 )
 
 
@@ -208,7 +208,7 @@ SERVICE_ACCOUNT = ServiceAccount(
     api="iam",
     collection="projects/{project}/serviceAccounts",
     name="accountId",
-    auto_name=False,
+    longest_name=30,
 )
 
 

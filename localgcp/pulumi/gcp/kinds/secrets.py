@@ -36,7 +36,6 @@ SECRET = Secret(
     api="secretmanager",
     collection="projects/{project}/secrets",
     name="secretId",
-    auto_name=False,
     name_query="secretId",
     mask=("annotations", "versionAliases", "versionDestroyTtl", "topics", "rotation", "expireTime", "ttl"),
     sent_on_update=frozenset({"replication"}),

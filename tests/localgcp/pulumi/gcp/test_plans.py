@@ -1,5 +1,6 @@
 """check, diff and preview: what can be said without asking an API."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -148,6 +149,32 @@ def test_a_missing_name_is_made_up_once_and_then_kept(provider: GcpProvider) -> 
     given = inputs(provider, BUCKET, name="given", location="US")
     dropped, _ = provider.check(BUCKET, urn(BUCKET), olds=given, news={"location": "US"}, random_seed=b"two")
     assert dropped["name"].startswith("thing-")
+
+
+@pytest.mark.parametrize(
+    ("type", "name", "pattern", "news"),
+    [
+        (SECRET, "secretId", r"thing-[0-9a-f]{7}", {"replication": {"auto": {}}}),
+        ("gcp:serviceaccount/account:Account", "accountId", r"thing-[0-9a-f]{7}", {}),
+        ("gcp:projects/iAMCustomRole:IAMCustomRole", "roleId", r"thing_[0-9a-f]{7}", {"title": "T", "permissions": []}),
+    ],
+)
+def test_ids_that_the_sdk_lets_out_are_made_up_in_the_form_that_the_api_takes(
+    provider: GcpProvider, type: str, name: str, pattern: str, news: dict[str, Any]
+) -> None:
+    made, failures = provider.check(type, urn(type), olds=None, news=news, random_seed=b"one")
+    assert not failures
+    assert re.fullmatch(pattern, made[name])
+    long = f"urn:pulumi:au::validibot::{type}::{'a' * 80}"
+    assert len(provider.check(type, long, olds=None, news=news, random_seed=b"one")[0][name]) <= 63
+
+
+def test_a_made_up_account_fits_into_thirty_letters(provider: GcpProvider) -> None:
+    account = "gcp:serviceaccount/account:Account"
+    long = f"urn:pulumi:au::validibot::{account}::a-rather-long-name-for-an-account"
+    made, failures = provider.check(account, long, olds=None, news={}, random_seed=b"one")
+    assert not failures
+    assert len(made["accountId"]) == 30
 
 
 def test_a_type_that_is_not_known_is_refused(provider: GcpProvider) -> None:
