@@ -1,9 +1,8 @@
 """What the provider makes of what an API answers: errors, lost answers, races, protection, drift."""
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -440,7 +439,7 @@ def test_an_import_takes_the_ids_that_the_real_provider_documents(
     provider.configure({"project": "validibot-au", "region": "australia-southeast1"})
     missing = (404, {"error": {"code": 404, "message": "not found"}})
     google.respond = lambda sent: (200, {"state": "RUNNABLE"}) if sent.path.endswith("/instances/pg") else missing
-    with contextlib.suppress(ProviderError):  # whether nothing is there or its parent is missing does not matter here
+    with suppress(ProviderError):  # whether nothing is there or its parent is missing does not matter here
         assert provider.read(type, urn(type), id, inputs=None, outputs=None) is None
     assert path in [sent.path for sent in google.sent]
 
