@@ -88,7 +88,8 @@ def update(call: Call) -> Any:
             changed = {**without_nulls(call.body), **kept}
             changed.setdefault("name", current.get("name"))
         elif mask and mask != "*":
-            changed = apply_mask(current, call.body, parse_mask(mask, schema, call.method.request_schema or ""))
+            # A mask may name what only the server sets; that stays.
+            changed = apply_mask(current, call.body, parse_mask(mask, schema, call.method.request_schema or "")) | kept
         elif call.service.api.legacy:
             changed = merge_patch(current, call.body)
         else:
