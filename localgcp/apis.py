@@ -58,8 +58,14 @@ APIS = (
         },
         operations_at="root",
     ),
-    Api(name="cloudscheduler", documents={"/cloudscheduler/v1/": "cloudscheduler:v1"}),
-    Api(name="cloudtasks", documents={"/cloudtasks/v2/": "cloudtasks:v2"}),
+    Api(
+        name="cloudscheduler",
+        documents={"/cloudscheduler/v1/": "cloudscheduler:v1", "/cloudscheduler/v1beta1/": "cloudscheduler:v1beta1"},
+    ),
+    Api(
+        name="cloudtasks",
+        documents={"/cloudtasks/v2/": "cloudtasks:v2", "/cloudtasks/v2beta3/": "cloudtasks:v2beta3"},
+    ),
     Api(
         name="compute",
         # The provider is a client of the beta version wherever it is pointed; v1 is a subset of it.

@@ -1,16 +1,18 @@
 """HTTP targets: what Cloud Tasks and Cloud Scheduler call, and the tokens that they call with."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from localgcp.errors import InvalidArgument, PermissionDenied
+from localgcp.iam import accounts
 from localgcp.iam.acting import may_act_as
 from localgcp.run.http1 import ConnectionFailed, TimedOut
 
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 # `HttpRequest.url`: the longest URL after encoding.
 MAX_URL_LENGTH = 2083
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+# A name, or an IPv6 address.
+HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+# `HttpRequest.headers`: names and values together.
+MAX_HEADERS_BYTES = 80 * 1024
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 # Connection establishment counts towards the deadline, but a target that refuses must be told apart quickly.
 CONNECT_SECONDS = 10.0
 
@@ -67,20 +75,22 @@ class Caller:
     async def call(
         self, *, method: str, url: str, headers: Mapping[str, str], body: bytes, deadline_seconds: float
     ) -> Answer:
-        """Raises NoResponse when no answer came within the deadline."""
+        """Raises NoResponse when no answer came within the deadline, which is for the whole of it."""
+        url = encoded(url)
         if self._region.run.handles(url):
             return await self._call_service(method, url, headers, body, deadline_seconds)
         try:
-            answer = await self._client.request(
-                method,
-                self._reachable(url),
-                headers=dict(headers),
-                content=body,
-                timeout=httpx.Timeout(deadline_seconds, connect=min(CONNECT_SECONDS, deadline_seconds)),
-            )
-        except httpx.TimeoutException:
+            async with asyncio.timeout(deadline_seconds):
+                answer = await self._client.request(
+                    method,
+                    self._reachable(url),
+                    headers=dict(headers),
+                    content=body,
+                    timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+                )
+        except (TimeoutError, httpx.TimeoutException):
             raise NoResponse("DEADLINE_EXCEEDED") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NoResponse(f"UNAVAILABLE: {type(error).__name__}") from None
         return Answer(status=answer.status_code, headers=answer.headers)
 
@@ -111,32 +121,54 @@ class Caller:
         return f"{self._region.settings.api_url}/{api}{parts.path}{query}"
 
     async def authorization(self, target: Mapping[str, Any], url: str) -> dict[str, str]:
-        """The `Authorization` header that a target's `oidcToken` or `oauthToken` asks for, minted at this moment."""
+        """The `Authorization` header that a target's `oidcToken` or `oauthToken` asks for, minted at this moment.
+
+        Raises NoResponse when the account was deleted or disabled since: nobody can be called in its name.
+        """
+        kind = next((kind for kind in ("oidcToken", "oauthToken") if kind in target), None)
+        if kind is None:
+            return {}
+        spec = target[kind]
+        email = spec["serviceAccountEmail"]
+        if not await self._region.run_in_thread(accounts.is_usable, self._region.store, email):
+            raise NoResponse(f"PERMISSION_DENIED: {email} does not exist or is disabled")
         tokens = self._region.tokens
-        if "oidcToken" in target:
-            spec = target["oidcToken"]
-            token = await self._region.run_in_thread(
-                tokens.id_token, spec["serviceAccountEmail"], spec.get("audience") or url
-            )
-            return {"Authorization": f"Bearer {token}"}
-        if "oauthToken" in target:
-            token = await self._region.run_in_thread(tokens.access_token, target["oauthToken"]["serviceAccountEmail"])
-            return {"Authorization": f"Bearer {token}"}
-        return {}
+        if kind == "oidcToken":
+            token = await self._region.run_in_thread(tokens.id_token, email, spec.get("audience") or url)
+        else:
+            token = await self._region.run_in_thread(tokens.access_token, email)
+        return {"Authorization": f"Bearer {token}"}
 
 
 def check_target(call: "Call", target: Mapping[str, Any], where: str, uri_field: str) -> None:
     """Raises InvalidArgument for a target that could never be called, PermissionDenied without `actAs`."""
     url = target.get(uri_field, "")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_callable(url):
         raise InvalidArgument(
             f'{where}.{uri_field} must begin with "http://" or "https://" and name a host, got "{url}".'
         )
-    if len(url) > MAX_URL_LENGTH:
-        raise InvalidArgument(f"{where}.{uri_field} must be at most {MAX_URL_LENGTH} characters, got {len(url)}.")
+    if (length := len(encoded(url))) > MAX_URL_LENGTH:
+        raise InvalidArgument(f"{where}.{uri_field} must be at most {MAX_URL_LENGTH} characters, got {length}.")
     if target.get("body") and target.get("httpMethod", "POST") not in METHODS_WITH_BODY:
         raise InvalidArgument(f"{where}.body is allowed only if the HTTP method is POST, PUT, or PATCH.")
+    check_headers(target.get("headers", {}), where)
+    check_tokens(call, target, where)
+
+
+def check_headers(headers: Mapping[str, str], where: str) -> None:
+    """Raises InvalidArgument naming a header that no request could carry."""
+    for name, value in headers.items():
+        if not HEADER_NAME.fullmatch(name):
+            raise InvalidArgument(f'{where}.headers: "{name[:100]}" cannot be the name of a header.')
+        if not HEADER_VALUE.fullmatch(value):
+            raise InvalidArgument(f'{where}.headers: the value of "{name[:100]}" must be printable ASCII.')
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if size >= MAX_HEADERS_BYTES:
+        raise InvalidArgument(f"{where}.headers must be less than {MAX_HEADERS_BYTES // 1024}KB, got {size} bytes.")
+
+
+def check_tokens(call: "Call", target: Mapping[str, Any], where: str) -> None:
+    """Raises InvalidArgument for a token of nobody, PermissionDenied when the caller may not act as its account."""
     if "oidcToken" in target and "oauthToken" in target:
         raise InvalidArgument(f"{where}: oidcToken and oauthToken exclude each other.")
     for kind in ("oidcToken", "oauthToken"):
@@ -150,3 +182,27 @@ def check_target(call: "Call", target: Mapping[str, Any], where: str, uri_field:
                 'The principal (user or service account) lacks IAM permission "iam.serviceAccounts.actAs" for the'
                 f' resource "{email}" (or the resource may not exist).'
             )
+
+
+def rpc_status(answer: Answer | None, reason: str) -> dict[str, Any]:
+    """The google.rpc.Status of an attempt, by the code that its answer or the lack of one maps to."""
+    if answer is None:
+        codes = {"DEADLINE_EXCEEDED": 4, "PERMISSION_DENIED": 7, "INTERNAL": 13}
+        return {"code": codes.get(reason.partition(":")[0], 14), "message": reason}
+    codes_by_status = {400: 3, 401: 16, 403: 7, 404: 5, 409: 10, 429: 8, 499: 1, 501: 12, 503: 14, 504: 4}
+    code = codes_by_status.get(answer.status, 13 if answer.status >= 500 else 2)
+    return {"code": code, "message": f"HTTP status code {answer.status}"}
+
+
+def encoded(url: str) -> str:
+    """The URL as a request carries it. What is percent-encoded already stays so."""
+    return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+
+
+def _is_callable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and HOST.fullmatch(parts.hostname or "") is not None and port != 0

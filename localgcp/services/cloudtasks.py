@@ -1,6 +1,6 @@
 """Cloud Tasks: queues are plain resources with checked numbers; tasks are delivered by `localgcp.tasks`.
 
-App Engine targets, queue-level HTTP targets and buffered tasks are refused: nothing here would act on them.
+App Engine targets, pull tasks, buffered tasks and batches are refused: nothing here would act on them.
 """
 
 import base64
@@ -13,12 +13,14 @@ from typing import Any
 
 from localgcp.clock import timestamp
 from localgcp.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from localgcp.generic import existing, page
+from localgcp.generic import existing
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.store import Resource
-from localgcp.targets import check_target
+from localgcp.targets import check_headers, check_target, check_tokens
 from localgcp.tasks.dispatcher import Dispatcher
+from localgcp.tasks.overrides import WHERE as HTTP_TARGET
+from localgcp.tasks.overrides import check_http_target, headers_of
 from localgcp.tasks.policy import (
     MAX_DISPATCH_DEADLINE_SECONDS,
     MAX_SCHEDULE_SECONDS,
@@ -28,6 +30,7 @@ from localgcp.tasks.policy import (
     checked_retry_config,
     seconds,
 )
+from localgcp.validation import without_nulls
 
 service = Service("cloudtasks:v2")
 QUEUES = "projects.locations.queues"
@@ -38,10 +41,18 @@ service.allow(
     resume="cloudtasks.queues.resume",
     purge="cloudtasks.queues.purge",
 )
-service.allow("cloudtasks.tasks", f"{QUEUES}.tasks", run="cloudtasks.tasks.run")
+service.allow(
+    "cloudtasks.tasks",
+    f"{QUEUES}.tasks",
+    run="cloudtasks.tasks.run",
+    buffer="cloudtasks.tasks.create",
+    batchCreate="cloudtasks.tasks.create",
+    batchDelete="cloudtasks.tasks.delete",
+)
 service.permissions["projects.locations.get"] = "cloudtasks.locations.get"
 service.permissions["projects.locations.list"] = "cloudtasks.locations.list"
 
+MAX_PAGE_SIZE = 1000
 QUEUE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,500}")
 RFC3339 = re.compile(r"(.*?)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
@@ -64,13 +75,8 @@ async def close(region: Region) -> None:
 
 @service.method(f"{QUEUES}.create")
 def create_queue(call: Call) -> Resource:
-    name = call.body.get("name", "")
-    if not name.startswith(f"{call.named}/queues/") or not QUEUE_ID.fullmatch(name.rpartition("/")[2]):
-        raise InvalidArgument(
-            f'Queue.name must be "{call.named}/queues/<QUEUE_ID>", where QUEUE_ID is 1 to 100 letters, digits and'
-            f' hyphens; got "{name}".'
-        )
-    call.body |= _checked(call.body)
+    _check_name(call.named, call.body.get("name", ""))
+    call.body |= _checked(call, call.body)
     call.body["state"] = "RUNNING"
     queue: Resource = call.proceed()
     return queue
@@ -81,9 +87,11 @@ def patch_queue(call: Call) -> Resource:
     with call.store.transaction():
         if not call.store.exists(call.key):  # UpdateQueue creates what does not exist.
             call.check("cloudtasks.queues.create")
-            return call.store.create(call.key, {"name": call.named, "state": "RUNNING", **_checked(call.body)})
+            _check_name(call.named.rpartition("/queues/")[0], call.named)
+            kept = {**without_nulls(call.body), **_checked(call, call.body)}
+            return call.store.create(call.key, {**kept, "name": call.named, "state": "RUNNING"})
         queue: Resource = call.proceed()
-        queue = call.store.put(queue.key, {**queue, **_checked(queue)})
+        queue = call.store.put(queue.key, {**queue, **_checked(call, queue)})
     call.region.dispatcher.wake(call.named)
     return queue
 
@@ -154,9 +162,18 @@ def get_task(call: Call) -> dict[str, Any]:
 @service.method(f"{QUEUES}.tasks.list")
 def list_tasks(call: Call) -> dict[str, Any]:
     existing(call)
+    size, token = int(call.query.get("pageSize") or MAX_PAGE_SIZE), call.query.get("pageToken", "")
+    if size < 0:
+        raise InvalidArgument(f"The page size must not be negative, got {size}")
+    if not token.isascii() or not (token or "0").isdigit():
+        raise InvalidArgument("The page token is not one that this list answered", location="pageToken")
+    size = min(size, MAX_PAGE_SIZE)
+    rows = call.region.dispatcher.page(call.named, int(token or 0), size + 1)
     view = call.query.get("responseView")
-    tasks = [_shown(call, row, view) for row in call.region.dispatcher.list(call.named)]
-    return page(call, [Resource(f"cloudtasks/{task['name']}", task) for task in tasks])
+    answer: dict[str, Any] = {"tasks": [_shown(call, row, view) for row in rows[:size]]} if rows else {}
+    if len(rows) > size:
+        answer["nextPageToken"] = str(rows[size - 1]["seq"])
+    return answer
 
 
 @service.method(f"{QUEUES}.tasks.delete")
@@ -167,15 +184,34 @@ def delete_task(call: Call) -> dict[str, Any]:
 
 @service.method(f"{QUEUES}.tasks.run")
 async def run_task(call: Call) -> dict[str, Any]:
-    row = await call.region.run_in_thread(_task, call)
-    queue = call.named.rpartition("/tasks/")[0]
-    call.region.spawn(call.region.dispatcher.force(queue, call.named))
+    await call.region.run_in_thread(_task, call)
+    row = await call.region.dispatcher.force(call.named.rpartition("/tasks/")[0], call.named)
     return _shown(call, row, call.body.get("responseView"))
 
 
-def _checked(queue: dict[str, Any]) -> dict[str, Any]:
-    if queue.get("appEngineRoutingOverride") or queue.get("httpTarget"):
-        raise Unimplemented("localgcp applies no queue-level target: set the target in the task.")
+def _check_name(parent: str, name: str) -> None:
+    if not name.startswith(f"{parent}/queues/") or not QUEUE_ID.fullmatch(name.rpartition("/")[2]):
+        raise InvalidArgument(
+            f'Queue.name must be "{parent}/queues/<QUEUE_ID>", where QUEUE_ID is 1 to 100 letters, digits and hyphens;'
+            f' got "{name}".'
+        )
+
+
+def _checked(call: Call, queue: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a queue with defaults filled in. Raises InvalidArgument, PermissionDenied, Unimplemented."""
+    if any(queue.get(name) for name in ("appEngineRoutingOverride", "appEngineHttpQueue")):
+        raise Unimplemented("localgcp has no App Engine: use HTTP tasks.")
+    if queue.get("type") == "PULL":
+        raise Unimplemented("localgcp has no pull queues: use HTTP tasks.")
+    target = queue.get("httpTarget") or {}
+    check_http_target(target)
+    check_headers(
+        {entry["header"]["key"]: entry["header"].get("value", "") for entry in headers_of(target)}, HTTP_TARGET
+    )
+    check_tokens(call, target, HTTP_TARGET)
+    ratio = (queue.get("stackdriverLoggingConfig") or {}).get("samplingRatio", 0)
+    if not 0 <= ratio <= 1:
+        raise InvalidArgument(f"Queue.stackdriverLoggingConfig.samplingRatio must be from 0.0 to 1.0, got {ratio:g}.")
     return {
         "rateLimits": checked_rate_limits(queue.get("rateLimits") or {}),
         "retryConfig": checked_retry_config(queue.get("retryConfig") or {}),

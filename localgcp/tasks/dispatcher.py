@@ -7,14 +7,15 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from localgcp.clock import timestamp
 from localgcp.errors import AlreadyExists, NotFound
-from localgcp.targets import Answer, Caller, NoResponse
+from localgcp.targets import Answer, Caller, NoResponse, rpc_status
+from localgcp.tasks.overrides import overridden
 from localgcp.tasks.policy import (
     DEFAULT_DISPATCH_DEADLINE_SECONDS,
     NAME_RESERVED_SECONDS,
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     last_attempt TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_due ON tasks (queue, due, seq);
+CREATE INDEX IF NOT EXISTS tasks_of_queue ON tasks (queue, seq);
 CREATE TABLE IF NOT EXISTS task_names (name TEXT PRIMARY KEY, queue TEXT NOT NULL, free_at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS task_names_free ON task_names (free_at);
 """
@@ -88,8 +90,14 @@ class Dispatcher:
     def find(self, name: str) -> sqlite3.Row | None:
         return self._store.row("SELECT * FROM tasks WHERE name = ?", (name,))
 
-    def list(self, queue: str) -> "Rows":
-        return self._store.rows("SELECT * FROM tasks WHERE queue = ? ORDER BY due, seq", (queue,))
+    def page(self, queue: str, after: int, limit: int) -> "Rows":
+        """Tasks in the order of their creation, beginning behind the one that has `seq` = `after`.
+
+        What is done or retried between two pages moves nothing to a page that was read already.
+        """
+        return self._store.rows(
+            "SELECT * FROM tasks WHERE queue = ? AND seq > ? ORDER BY seq LIMIT ?", (queue, after, limit)
+        )
 
     def remove(self, name: str) -> None:
         """Raises NotFound. The name stays reserved."""
@@ -140,9 +148,12 @@ class Dispatcher:
         for queue in list(self._pumps):
             self.wake(queue)
 
-    async def force(self, queue: str, name: str) -> None:
-        """Deliver one task at this moment, whatever its queue's state, rate and concurrency."""
-        await self._pump(queue).force(name)
+    async def force(self, queue: str, name: str) -> sqlite3.Row:
+        """Deliver one task at this moment, whatever its queue's state, rate and concurrency.
+
+        The task as it is when it is dispatched and not yet answered. Raises NotFound.
+        """
+        return await self._pump(queue).force(name)
 
     def _pump(self, queue: str) -> "Pump":
         if queue not in self._pumps:
@@ -173,12 +184,13 @@ class Dispatcher:
         )
         return next((float(row["due"]) for row in rows if row["name"] not in excluded), None)
 
-    def dispatched(self, name: str, at: float) -> None:
+    def dispatched(self, row: sqlite3.Row, at: datetime) -> None:
+        attempt = {"scheduleTime": _timestamp(row["due"]), "dispatchTime": timestamp(at)}
         with self._store.transaction() as tx:
             tx.execute(
-                "UPDATE tasks SET dispatches = dispatches + 1, first_dispatch = coalesce(first_dispatch, ?)"
-                " WHERE name = ?",
-                (at, name),
+                "UPDATE tasks SET dispatches = dispatches + 1, first_dispatch = coalesce(first_dispatch, ?),"
+                " last_attempt = ? WHERE name = ?",
+                (at.timestamp(), json.dumps(attempt), row["name"]),
             )
 
     def completed(self, name: str, queue: str) -> None:
@@ -206,7 +218,8 @@ class Pump:
         self._dispatcher = dispatcher
         self._queue = queue
         self._changed = asyncio.Event()
-        self._in_flight: set[str] = set()
+        # How many deliveries of each task are under way: running one by hand may add to another.
+        self._in_flight: Counter[str] = Counter()
         self._attempts: set[asyncio.Task[None]] = set()
         self._bucket: TokenBucket | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -220,12 +233,15 @@ class Pump:
         for attempt in [*self._attempts, *([self._loop_task] if self._loop_task else [])]:
             attempt.cancel()
 
-    async def force(self, name: str) -> None:
+    async def force(self, name: str) -> sqlite3.Row:
         row = await self._region.run_in_thread(self._dispatcher.find, name)
         config = await self._region.run_in_thread(self._region.store.find, f"cloudtasks/{self._queue}")
         if row is None or config is None:
             raise NotFound("Requested entity was not found.")
-        await self._attempt(row, config)
+        begun = asyncio.Event()
+        self._start(row, config, begun)
+        await begun.wait()
+        return await self._region.run_in_thread(self._dispatcher.find, name) or row
 
     async def _run(self) -> None:
         while True:
@@ -274,41 +290,37 @@ class Pump:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), wait)
 
-    def _start(self, row: sqlite3.Row, config: dict[str, Any]) -> None:
-        self._in_flight.add(row["name"])
-        task = asyncio.get_running_loop().create_task(self._attempt(row, config))
-        self._attempts.add(task)
-        task.add_done_callback(self._ended)
+    def _start(self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event | None = None) -> None:
+        self._in_flight[row["name"]] += 1
+        attempt = asyncio.get_running_loop().create_task(self._attempt(row, config, begun or asyncio.Event()))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(partial(self._ended, row["name"]))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._attempts.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("an attempt in %s broke", self._queue, exc_info=task.exception())
+    def _ended(self, name: str, attempt: asyncio.Task[None]) -> None:
+        self._attempts.discard(attempt)
+        self._in_flight[name] -= 1
+        if not self._in_flight[name]:
+            del self._in_flight[name]
+        if not attempt.cancelled() and attempt.exception() is not None:
+            log.error("an attempt in %s broke", self._queue, exc_info=attempt.exception())
         self._changed.set()
 
-    @contextmanager
-    def _flight(self, name: str) -> Iterator[None]:
-        self._in_flight.add(name)
-        try:
-            yield
-        finally:
-            self._in_flight.discard(name)
-
-    async def _attempt(self, row: sqlite3.Row, config: dict[str, Any]) -> None:
+    async def _attempt(self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event) -> None:
         name: str = row["name"]
-        with self._flight(name):
-            dispatched_at = self._region.clock.now()
-            await self._region.run_in_thread(self._dispatcher.dispatched, name, dispatched_at.timestamp())
-            task = json.loads(row["body"])
-            deliveries = [self._delivered(row, task)]
-            if (duplicate := self._region.faults.duplicate(name)) is not None:
-                deliveries.append(self._delivered(row, task, after_seconds=duplicate))
-            outcomes = await asyncio.gather(*deliveries)
-            if any(answer is not None and answer.is_success for answer, _ in outcomes):
-                await self._region.run_in_thread(self._dispatcher.completed, name, self._queue)
-                return
-            answer, reason = outcomes[-1]
-            await self._failed(row, task, config, answer, reason, dispatched_at)
+        dispatched_at = self._region.clock.now()
+        await self._region.run_in_thread(self._dispatcher.dispatched, row, dispatched_at)
+        begun.set()
+        task = json.loads(row["body"])
+        request = overridden(task["httpRequest"], config.get("httpTarget", {}))
+        deliveries = [self._delivered(row, task, request)]
+        if (duplicate := self._region.faults.duplicate(name)) is not None:
+            deliveries.append(self._delivered(row, task, request, after_seconds=duplicate))
+        outcomes = await asyncio.gather(*deliveries)
+        if any(answer is not None and answer.is_success for answer, _ in outcomes):
+            await self._region.run_in_thread(self._dispatcher.completed, name, self._queue)
+            return
+        answer, reason = outcomes[-1]
+        await self._failed(row, task, config, answer, reason, dispatched_at)
 
     async def _failed(
         self,
@@ -335,23 +347,26 @@ class Pump:
             "scheduleTime": _timestamp(row["due"]),
             "dispatchTime": timestamp(dispatched_at),
             "responseTime": timestamp(now),
-            "responseStatus": _status(status, reason),
+            "responseStatus": rpc_status(answer, reason),
         }
         await self._region.run_in_thread(self._dispatcher.failed, row["name"], now.timestamp() + wait, status, attempt)
 
     async def _delivered(
-        self, row: sqlite3.Row, task: dict[str, Any], *, after_seconds: float = 0.0
+        self, row: sqlite3.Row, task: dict[str, Any], request: dict[str, Any], *, after_seconds: float = 0.0
     ) -> tuple[Answer | None, str]:
         """The answer, or why there is none."""
         if after_seconds:
             await asyncio.sleep(after_seconds)
         try:
-            return await self._deliver(row, task), ""
+            return await self._deliver(row, task, request), ""
         except NoResponse as failure:
             return None, str(failure)
+        except Exception:
+            # Whatever it is, the attempt has failed: without that, the task would be due again at once, and for ever.
+            log.exception("%s could not be delivered", row["name"])
+            return None, "INTERNAL"
 
-    async def _deliver(self, row: sqlite3.Row, task: dict[str, Any]) -> Answer:
-        target = task["httpRequest"]
+    async def _deliver(self, row: sqlite3.Row, task: dict[str, Any], target: dict[str, Any]) -> Answer:
         headers = {
             name: value
             for name, value in target.get("headers", {}).items()
@@ -381,15 +396,6 @@ class Pump:
             body=base64.b64decode(target.get("body", "")),
             deadline_seconds=seconds(deadline) if deadline else DEFAULT_DISPATCH_DEADLINE_SECONDS,
         )
-
-
-def _status(status: int | None, reason: str) -> dict[str, Any]:
-    """The google.rpc.Status of an attempt. Codes as google.rpc.Code maps HTTP statuses."""
-    if status is None:
-        return {"code": 4 if reason.startswith("DEADLINE") else 14, "message": reason}
-    codes = {400: 3, 401: 16, 403: 7, 404: 5, 409: 10, 429: 8, 499: 1, 501: 12, 503: 14, 504: 4}
-    code = codes.get(status, 13 if status >= 500 else 2)
-    return {"code": code, "message": f"HTTP status code {status}"}
 
 
 def _timestamp(moment: float) -> str:

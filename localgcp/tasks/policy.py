@@ -131,8 +131,9 @@ def checked_retry_config(config: Mapping[str, Any]) -> dict[str, Any]:
     retry = Retry.of(merged)
     if retry.max_attempts < -1 or retry.max_attempts == 0:
         raise InvalidArgument(f"Queue.retryConfig.maxAttempts must be -1 or more than 0, got {retry.max_attempts}.")
-    if retry.min_backoff_seconds < 0 or retry.max_backoff_seconds < 0:
-        raise InvalidArgument("Queue.retryConfig: a backoff must not be negative.")
+    for name in ("minBackoff", "maxBackoff", "maxRetryDuration"):
+        if seconds(merged[name]) < 0:
+            raise InvalidArgument(f"Queue.retryConfig.{name} must not be negative, got {merged[name]}.")
     if retry.min_backoff_seconds > retry.max_backoff_seconds:
         raise InvalidArgument(
             f"Queue.retryConfig.minBackoff ({merged['minBackoff']}) must not be greater than maxBackoff"

@@ -1,15 +1,20 @@
 """Cloud Tasks, seen by Google's client and by the target it delivers to."""
 
+import asyncio
+import contextlib
 import itertools
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
 from google.api_core.exceptions import BadRequest, Conflict, Forbidden, NotFound
-from google.cloud import tasks_v2
+from google.cloud import tasks_v2, tasks_v2beta3
 from google.protobuf import duration_pb2, timestamp_pb2
 
+from localgcp.targets import Caller, NoResponse
 from tests.localgcp.fixtures import Region
 from tests.localgcp.targets import Target, serving
 
@@ -44,6 +49,17 @@ def make_queue(tasks: tasks_v2.CloudTasksClient, location: str, **settings: obje
     return str(queue.name)
 
 
+def wait_until_gone(tasks: tasks_v2.CloudTasksClient, name: str) -> None:
+    def is_gone() -> bool:
+        try:
+            tasks.get_task(name=name)
+        except NotFound:
+            return True
+        return False
+
+    assert next(gone for gone in (is_gone() for _ in range(500)) if gone)
+
+
 def test_a_task_is_delivered_again_until_its_target_answers_2xx(
     tasks: tasks_v2.CloudTasksClient, location: str, target: Target
 ) -> None:
@@ -74,14 +90,7 @@ def test_a_task_that_runs_out_of_attempts_is_gone(
     task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
     target.wait_for(2)
 
-    def is_gone() -> bool:
-        try:
-            tasks.get_task(name=task.name)
-        except NotFound:
-            return True
-        return False
-
-    assert next(gone for gone in (is_gone() for _ in range(200)) if gone)
+    wait_until_gone(tasks, task.name)
     assert len(target.deliveries) == 2
 
 
@@ -168,6 +177,203 @@ def test_a_parked_task_can_be_run_by_hand(tasks: tasks_v2.CloudTasksClient, loca
     target.wait_for(1)
 
 
+def test_a_task_that_is_run_by_hand_is_answered_as_it_is_dispatched(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    target.hold_seconds = 30
+
+    running = tasks.run_task(name=task.name)
+
+    assert (running.dispatch_count, running.response_count) == (1, 0)
+    assert running.last_attempt.dispatch_time == running.first_attempt.dispatch_time
+    assert running.last_attempt.response_time is None
+    target.wait_for(1)
+
+
+def test_a_task_that_is_done_cannot_be_run_again(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    target.wait_for(1)
+    wait_until_gone(tasks, task.name)
+
+    with pytest.raises(NotFound):
+        tasks.run_task(name=task.name)
+
+
+def test_a_list_is_read_in_pages_though_tasks_go_meanwhile(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    names = [
+        tasks.create_task(parent=queue, task={"http_request": {"url": "http://127.0.0.1:9/"}}).name for _ in range(5)
+    ]
+    first = next(iter(tasks.list_tasks(request={"parent": queue, "page_size": 2}).pages))
+
+    for name in names[:2]:
+        tasks.delete_task(name=name)
+    rest = tasks.list_tasks(request={"parent": queue, "page_size": 2, "page_token": first.next_page_token})
+
+    assert [task.name for task in first.tasks] == names[:2]
+    assert [task.name for task in rest] == names[2:]
+
+
+def test_a_list_has_a_thousand_tasks_unless_it_is_asked_for_fewer(
+    tasks: tasks_v2.CloudTasksClient, location: str
+) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    for _ in range(101):
+        tasks.create_task(parent=queue, task={"http_request": {"url": "http://127.0.0.1:9/"}})
+
+    page = next(iter(tasks.list_tasks(parent=queue).pages))
+
+    assert (len(page.tasks), page.next_page_token) == (101, "")
+
+
+def test_the_state_of_a_queue_is_not_the_callers_to_set(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+    tasks.purge_queue(name=queue)
+
+    changed = tasks.update_queue(queue={"name": queue, "state": "PAUSED"}, update_mask={"paths": ["state"]})
+    tasks.update_queue(queue={"name": queue}, update_mask={"paths": ["purge_time"]})
+
+    assert changed.state == tasks_v2.Queue.State.RUNNING
+    assert tasks.get_queue(name=queue).purge_time is not None
+    tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    target.wait_for(1)
+
+
+def test_an_update_creates_a_queue_with_everything_it_says(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
+    name = f"{location}/queues/updated"
+    said = {"name": name, "stackdriver_logging_config": {"sampling_ratio": 1}, "retry_config": {"max_attempts": 3}}
+
+    tasks.update_queue(queue=said)
+
+    queue = tasks.get_queue(name=name)
+    assert (queue.stackdriver_logging_config.sampling_ratio, queue.retry_config.max_attempts) == (1, 3)
+    with pytest.raises(BadRequest, match=r"Queue\.name must be"):
+        tasks.update_queue(queue={"name": f"{location}/queues/not_a_name"})
+
+
+def test_a_queue_may_say_where_and_how_its_tasks_are_sent(
+    region: Region, tasks: tasks_v2.CloudTasksClient, project: str, location: str, target: Target
+) -> None:
+    account = region.account(project, "caller")
+    host, port = target.url.split("/")[2].split(":")
+    queue = make_queue(
+        tasks,
+        location,
+        http_target={
+            "uri_override": {
+                "scheme": "HTTP",
+                "host": host,
+                "port": int(port),
+                "path_override": {"path": "/all/here"},
+                "query_override": {"query_params": "a=1"},
+            },
+            "http_method": "PUT",
+            "header_overrides": [{"header": {"key": "X-Kind", "value": "queue"}}],
+            "oidc_token": {"service_account_email": account.email, "audience": "https://of-the-queue.example"},
+        },
+    )
+    request = {"url": "https://elsewhere.example/x?b=2", "headers": {"x-kind": "task", "X-Own": "yes"}, "body": b"{}"}
+
+    tasks.create_task(parent=queue, task={"http_request": request})
+    (delivery,) = target.wait_for(1)
+
+    assert (delivery.method, delivery.path, delivery.body) == ("PUT", "/all/here?a=1", b"{}")
+    assert (delivery.headers["X-Kind"], delivery.headers["X-Own"]) == ("queue", "yes")
+    claims = jwt.decode(delivery.headers["Authorization"].removeprefix("Bearer "), options={"verify_signature": False})
+    assert (claims["email"], claims["aud"]) == (account.email, "https://of-the-queue.example")
+
+
+def test_a_queue_may_fill_in_only_what_a_task_leaves_open(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    override = {
+        "host": "elsewhere.example",
+        "path_override": {"path": "/default"},
+        "query_override": {"query_params": "a=1"},
+        "uri_override_enforce_mode": "IF_NOT_EXISTS",
+    }
+    queue = make_queue(tasks, location, http_target={"uri_override": override})
+    root = target.url.removesuffix("/hook")
+
+    tasks.create_task(parent=queue, task={"http_request": {"url": f"{root}/own?b=2"}})
+    target.wait_for(1)
+    tasks.create_task(parent=queue, task={"http_request": {"url": root}})
+    deliveries = target.wait_for(2)
+
+    assert [delivery.path for delivery in deliveries] == ["/own?b=2", "/default?a=1"]
+
+
+def test_who_may_not_act_as_an_account_cannot_give_it_to_a_queue(
+    region: Region, tasks: tasks_v2.CloudTasksClient, project: str, location: str
+) -> None:
+    queue = make_queue(tasks, location)
+    account = region.account(project, "caller")
+    admin = region.account(project, "queue-admin", "roles/cloudtasks.queueAdmin")
+    client = region.client(tasks_v2.CloudTasksClient, admin.credentials)
+    token = {"service_account_email": account.email, "audience": "https://x.example"}
+
+    with pytest.raises(Forbidden, match=r"iam\.serviceAccounts\.actAs"):
+        client.update_queue(queue={"name": queue, "http_target": {"oidc_token": token}})
+
+
+def test_nobody_is_called_in_the_name_of_an_account_that_is_gone(
+    region: Region, tasks: tasks_v2.CloudTasksClient, project: str, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(100, 30))
+    tasks.pause_queue(name=queue)
+    account = region.account(project, "caller")
+    request = {"url": target.url, "oidc_token": {"service_account_email": account.email}}
+    task = tasks.create_task(parent=queue, task={"http_request": request})
+
+    accounts = region.api("iam", "v1").projects().serviceAccounts()
+    accounts.delete(name=f"projects/{project}/serviceAccounts/{account.email}").execute()
+    tasks.resume_queue(name=queue)
+
+    status = next(
+        found.last_attempt.response_status
+        for found in (tasks.get_task(name=task.name) for _ in range(500))
+        if found.last_attempt.response_time
+    )
+    assert status.code == 7
+    assert account.email in status.message
+    assert tasks.get_task(name=task.name).dispatch_count == 1
+    assert target.deliveries == []
+
+
+def test_an_address_is_encoded_as_a_request_carries_it(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location)
+
+    tasks.create_task(parent=queue, task={"http_request": {"url": f"{target.url}/two words/é?a=%20b"}})
+    (delivery,) = target.wait_for(1)
+
+    assert delivery.path == "/hook/two%20words/%C3%A9?a=%20b"
+
+
+def test_the_beta_client_sees_the_same_queues_and_tasks(
+    region: Region, tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    beta = region.client(tasks_v2beta3.CloudTasksClient)
+    queue = beta.create_queue(parent=location, queue={"name": f"{location}/queues/jobs"}).name
+
+    task = beta.create_task(parent=queue, task={"http_request": {"url": target.url, "body": b"7"}})
+    (delivery,) = target.wait_for(1)
+
+    assert [found.name for found in tasks.list_queues(parent=location)] == [queue]
+    assert delivery.headers["X-CloudTasks-TaskName"] == task.name.rpartition("/")[2]
+
+
 def test_purging_deletes_every_task_and_says_when(
     tasks: tasks_v2.CloudTasksClient, location: str, target: Target
 ) -> None:
@@ -245,6 +451,12 @@ def test_a_token_of_an_account_is_given_only_to_who_may_act_as_it(
     ("task", "message"),
     [
         ({"http_request": {"url": "ftp://x/"}}, "must begin with"),
+        ({"http_request": {"url": "http://[bad/"}}, "must begin with"),
+        ({"http_request": {"url": "http://x:99999/"}}, "must begin with"),
+        ({"http_request": {"url": "http://two words/"}}, "must begin with"),
+        ({"http_request": {"url": "http://x/", "headers": {"X-A": "a\r\nX-B: b"}}}, "must be printable ASCII"),
+        ({"http_request": {"url": "http://x/", "headers": {"two words": "a"}}}, "cannot be the name of a header"),
+        ({"http_request": {"url": "http://x/", "headers": {"X-A": "a" * 90_000}}}, "less than 80KB"),
         ({"http_request": {"url": "http://x/", "body": b"x" * 1_100_000}}, "Task size too large"),
         ({"http_request": {"url": "http://x/"}, "dispatch_deadline": seconds(5)}, "between"),
         (
@@ -277,6 +489,11 @@ def test_a_task_beyond_the_limits_is_refused_by_name(
         {"rate_limits": {"max_concurrent_dispatches": 5001}},
         {"retry_config": {"min_backoff": seconds(10), "max_backoff": seconds(1)}},
         {"retry_config": {"max_attempts": -2}},
+        {"retry_config": {"max_retry_duration": seconds(-1)}},
+        {"stackdriver_logging_config": {"sampling_ratio": 1.5}},
+        {"http_target": {"uri_override": {"host": ""}}},
+        {"http_target": {"oidc_token": {"service_account_email": "somebody@x.iam.gserviceaccount.com"}}},
+        {"http_target": {"header_overrides": [{"header": {"key": "two words", "value": "a"}}]}},
     ],
 )
 def test_a_queue_beyond_the_limits_is_refused(
@@ -321,3 +538,30 @@ def test_a_second_delivery_does_not_wait_for_the_answer_to_the_first(
             http.delete("/_localgcp/faults").raise_for_status()
 
     assert [d.headers["X-CloudTasks-TaskRetryCount"] for d in deliveries] == ["0", "0"]
+
+
+def test_a_deadline_is_for_the_whole_answer(region: Region) -> None:
+    def trickle(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not ended.wait(0.02):
+                connection.sendall(b"x")
+
+    async def call(url: str) -> None:
+        caller = Caller(region.core)
+        try:
+            await caller.call(method="POST", url=url, headers={}, body=b"", deadline_seconds=0.3)
+        finally:
+            await caller.close()
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = threading.Thread(target=trickle, args=(listener,))
+        sender.start()
+        try:
+            with pytest.raises(NoResponse, match="DEADLINE_EXCEEDED"):
+                asyncio.run(call(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+        finally:
+            ended.set()
+            sender.join(10)
