@@ -19,7 +19,7 @@ from tests.chaos.work import Client, submission
 
 # How far a gap may be from the queue's: a share, and what a busy machine takes to deliver and to begin.
 SHARE, SECONDS = 0.2, 1.5
-# So often the receiver fails before it is mended.
+# At least so often the receiver fails before it is mended; the dead letter may take longer on a busy machine.
 FAILURES = 3
 # Of somebody else's validation, from accepted to done, meanwhile.
 OTHERS_SECONDS = 5.0
@@ -139,17 +139,17 @@ def _letter(region: StruckRegion, job: str, patience: Patience, since: datetime)
 
 
 def _receiver(region: StruckRegion, sink: Sink, message_id: str) -> Iterator[Check]:
-    wanted = Patience.of(region, "webhooks").gaps()[:FAILURES]
+    wanted = Patience.of(region, "webhooks").gaps()
 
     def attempts() -> list[Message]:
         return sink.received(FAILING).get(message_id, [])
 
-    until("failed deliveries", lambda: len(attempts()) >= FAILURES, sum(wanted[:-1]) + 30)
+    until("failed deliveries", lambda: len(attempts()) >= FAILURES, sum(wanted[:FAILURES]) + 30)
     sink.mended.set()
-    until("the delivery to a mended receiver", lambda: _delivered(sink, message_id), wanted[-1] + 30)
+    until("the delivery to a mended receiver", lambda: _delivered(sink, message_id), wanted[len(attempts()) - 1] + 30)
     found = attempts()
     gaps = [after.at - before.at for before, after in pairwise(found)]
-    yield compared("a receiver that fails is tried as its queue says, until it is mended", wanted, gaps)
+    yield compared("a receiver that fails is tried as its queue says, until it is mended", wanted[: len(gaps)], gaps)
     ((letters,),) = region.rows("SELECT count(*) FROM dead_letters_deadletter WHERE route = 'deliver-webhook'")
     yield Check.none("it leaves no dead letter", [letters] if letters else [], 1, "receivers")
 
