@@ -29,6 +29,9 @@ HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 MAX_HEADERS_BYTES = 80 * 1024
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+# What the sender sets by itself, whatever a target says.
+RESERVED_HEADERS = ("host", "content-length", "user-agent", "transfer-encoding", "connection")
+RESERVED_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-", "x-cloudscheduler")
 # Connection establishment counts towards the deadline, but a target that refuses must be told apart quickly.
 CONNECT_SECONDS = 10.0
 
@@ -182,6 +185,15 @@ def check_tokens(call: "Call", target: Mapping[str, Any], where: str) -> None:
                 'The principal (user or service account) lacks IAM permission "iam.serviceAccounts.actAs" for the'
                 f' resource "{email}" (or the resource may not exist).'
             )
+
+
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of a target's own headers that are sent; the sender sets or computes the others."""
+    return {
+        name.title() if name.lower() == "content-type" else name: value
+        for name, value in headers.items()
+        if name.lower() not in RESERVED_HEADERS and not name.lower().startswith(RESERVED_PREFIXES)
+    }
 
 
 def rpc_status(answer: Answer | None, reason: str) -> dict[str, Any]:

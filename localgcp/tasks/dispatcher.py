@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from localgcp.clock import timestamp
 from localgcp.errors import AlreadyExists, NotFound
-from localgcp.targets import Answer, Caller, NoResponse, rpc_status
+from localgcp.targets import Answer, Caller, NoResponse, kept_headers, rpc_status
 from localgcp.tasks.overrides import overridden
 from localgcp.tasks.policy import (
     DEFAULT_DISPATCH_DEADLINE_SECONDS,
@@ -50,8 +50,6 @@ CREATE INDEX IF NOT EXISTS task_names_free ON task_names (free_at);
 """
 # How many due tasks are read at once; more would only wait in memory for the rate.
 BATCH = 100
-RESERVED_HEADERS = ("host", "content-length", "user-agent", "transfer-encoding", "connection")
-RESERVED_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-")
 log = logging.getLogger(__name__)
 
 
@@ -367,12 +365,7 @@ class Pump:
             return None, "INTERNAL"
 
     async def _deliver(self, row: sqlite3.Row, task: dict[str, Any], target: dict[str, Any]) -> Answer:
-        headers = {
-            name: value
-            for name, value in target.get("headers", {}).items()
-            if name.lower() not in RESERVED_HEADERS and not name.lower().startswith(RESERVED_PREFIXES)
-        }
-        headers |= {
+        headers = kept_headers(target.get("headers", {})) | {
             "User-Agent": "Google-Cloud-Tasks",
             "X-CloudTasks-QueueName": self._queue.rpartition("/")[2],
             "X-CloudTasks-TaskName": row["name"].rpartition("/")[2],

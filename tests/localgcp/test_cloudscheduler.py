@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.api_core.exceptions import BadRequest, Conflict, NotFound
-from google.cloud import scheduler_v1
+from google.cloud import scheduler_v1, scheduler_v1beta1
 
 from localgcp.services.cloudscheduler import next_time
-from tests.localgcp.fixtures import Region
+from tests.localgcp.fixtures import Region, served, temporary_data_dir
 from tests.localgcp.targets import Target, serving
 
 SYDNEY = "Australia/Sydney"
@@ -43,7 +43,7 @@ def job(location: str, url: str, **settings: object) -> dict[str, object]:
 def test_a_job_fires_when_its_time_comes(moved: Region, location: str, target: Target) -> None:
     scheduler = moved.client(scheduler_v1.CloudSchedulerClient)
     created = scheduler.create_job(parent=location, job=job(location, target.url))
-    assert created.state == scheduler_v1.Job.State.ENABLED
+    assert (created.state, created.attempt_deadline) == (scheduler_v1.Job.State.ENABLED, timedelta(minutes=3))
 
     moved.core.clock.advance(timedelta(days=1))
     (delivery,) = target.wait_for(1)
@@ -73,8 +73,111 @@ def test_a_failed_run_is_retried_as_configured_and_leaves_its_status(
     target.wait_for(3)
 
     status = next(found for found in (scheduler.get_job(name=created.name).status for _ in range(500)) if found.code)
-    assert status.code == 13
+    assert (status.code, status.message) == (14, "HTTP status code 503")
     assert len(target.deliveries) == 3
+
+
+def test_a_duration_without_a_count_has_a_job_retried_as_long_as_it_says(
+    moved: Region, location: str, target: Target
+) -> None:
+    scheduler = moved.client(scheduler_v1.CloudSchedulerClient)
+    target.answers(500)
+    retry = {"max_retry_duration": timedelta(hours=1), "min_backoff_duration": timedelta(milliseconds=50)}
+    created = scheduler.create_job(
+        parent=location, job=job(location, target.url, retry_config={**retry, "max_doublings": 0})
+    )
+
+    scheduler.run_job(name=created.name)
+    target.wait_for(4)
+    moved.core.clock.advance(timedelta(hours=1))
+    scheduler.run_job(name=created.name)  # begins when the run before has given up
+
+    runs = next(found for found in (schedule_times(target, count) for count in range(5, 100)) if len(found) == 2)
+    assert runs[1] - runs[0] >= timedelta(hours=1)
+
+
+def schedule_times(target: Target, count: int) -> list[datetime]:
+    """Of the runs that the first `count` deliveries belong to."""
+    texts = {delivery.headers["X-CloudScheduler-ScheduleTime"] for delivery in target.wait_for(count)}
+    return sorted(datetime.fromisoformat(text) for text in texts)
+
+
+def test_a_firing_that_finds_the_last_one_at_work_comes_after_it(
+    scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
+) -> None:
+    created = scheduler.create_job(parent=location, job=job(location, target.url))
+    target.hold_seconds = 0.5
+
+    scheduler.run_job(name=created.name)
+    target.wait_for(1)
+    scheduler.run_job(name=created.name)
+    first, second = target.wait_for(2)
+
+    assert second.at - first.at >= 0.5
+
+
+def test_a_run_that_a_kill_interrupts_is_made_again(location: str, target: Target) -> None:
+    target.hold_seconds = 30
+    with temporary_data_dir() as data_dir:
+        with served(data_dir) as region:
+            scheduler = region.client(scheduler_v1.CloudSchedulerClient)
+            name = scheduler.create_job(parent=location, job=job(location, target.url)).name
+            scheduler.run_job(name=name)
+            target.wait_for(1)
+        target.hold_seconds = 0
+        with served(data_dir) as region:
+            first, second = target.wait_for(2)
+            again = region.client(scheduler_v1.CloudSchedulerClient)
+            next(found for found in (again.get_job(name=name) for _ in range(500)) if found.last_attempt_time)
+        with served(data_dir) as region:
+            witness = region.client(scheduler_v1.CloudSchedulerClient)
+            with serving() as other:
+                witness.create_job(parent=location, job={**job(location, other.url), "name": f"{location}/jobs/other"})
+                witness.run_job(name=f"{location}/jobs/other")
+                other.wait_for(1)
+
+    assert len(target.deliveries) == 2
+    assert first.headers["X-CloudScheduler-ScheduleTime"] == second.headers["X-CloudScheduler-ScheduleTime"]
+
+
+def test_a_body_has_a_type_and_no_header_replaces_googles(
+    scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
+) -> None:
+    headers = {"user-agent": "mine", "X-CloudScheduler": "false", "X-Google-A": "a", "X-Own": "yes"}
+    created = scheduler.create_job(
+        parent=location,
+        job=job(location, target.url, http_target={"uri": target.url, "body": b"{}", "headers": headers}),
+    )
+    scheduler.run_job(name=created.name)
+    (first,) = target.wait_for(1)
+    typed = {"uri": target.url, "body": b"{}", "headers": {"content-type": "application/json"}}
+    scheduler.update_job(job={"name": created.name, "http_target": typed}, update_mask={"paths": ["http_target"]})
+    scheduler.run_job(name=created.name)
+    _, second = target.wait_for(2)
+
+    assert first.headers["Content-Type"] == "application/octet-stream"
+    assert (first.headers["User-Agent"], first.headers["X-CloudScheduler"]) == ("Google-Cloud-Scheduler", "true")
+    assert ("X-Google-A" in first.headers, first.headers["X-Own"]) == (False, "yes")
+    assert second.headers["Content-Type"] == "application/json"
+
+
+def test_english_and_the_documents_own_spelling_of_utc_are_schedules_too(
+    scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
+) -> None:
+    created = scheduler.create_job(
+        parent=location, job=job(location, target.url, schedule="every 5 minutes", time_zone="utc")
+    )
+
+    assert timedelta(minutes=4) < created.schedule_time - datetime.now(UTC) <= timedelta(minutes=5)
+
+
+def test_the_beta_client_sees_the_same_jobs(
+    region: Region, scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
+) -> None:
+    beta = region.client(scheduler_v1beta1.CloudSchedulerClient)
+    created = beta.create_job(parent=location, job=job(location, target.url))
+
+    assert [found.name for found in scheduler.list_jobs(parent=location)] == [created.name]
 
 
 def test_a_paused_job_does_not_fire_until_it_is_resumed(moved: Region, location: str, target: Target) -> None:
@@ -117,9 +220,16 @@ def test_jobs_are_updated_listed_and_deleted(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "every day"}, "cron expression"),
-        ({"schedule": "61 * * * *"}, "cron expression"),
+        ({"schedule": ""}, "it is empty"),
+        ({"schedule": "every day"}, "neither five fields of cron nor"),
+        ({"schedule": "61 * * * *"}, '"61" is not 0 to 59'),
+        ({"schedule": "0 0 31 2 *"}, "there is no such day"),
         ({"time_zone": "Mars/Olympus"}, "tz database"),
+        ({"time_zone": "Europe"}, "tz database"),
+        ({"description": "x" * 501}, "more than 500 characters"),
+        ({"retry_config": {"max_retry_duration": timedelta(seconds=-1)}}, "must not be negative"),
+        ({"retry_config": {"min_backoff_duration": timedelta(hours=2)}}, "must not be greater than"),
+        ({"http_target": {"uri": "http://x/", "headers": {"X-A": "a\nb"}}}, "must be printable ASCII"),
         ({"attempt_deadline": timedelta(hours=1)}, "between"),
         ({"retry_config": {"retry_count": 6}}, "from 0 to 5"),
         ({"http_target": {"uri": "nowhere"}}, "must begin with"),
