@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Self
 
 WINDOW: Final = timedelta(minutes=5)
@@ -90,11 +90,9 @@ class Signature:
             raise Unauthentic("the nonce is not 16 to 128 letters, digits, hyphens and underscores")
         if not _TIMESTAMP.fullmatch(self.timestamp):
             raise Unauthentic("the timestamp is not a number of seconds")
-        age = now - datetime.fromtimestamp(int(self.timestamp), UTC)
-        if abs(age) > WINDOW:
-            raise Unauthentic(
-                f"the timestamp is {age.total_seconds():.0f} seconds old; {WINDOW.total_seconds():.0f} are allowed"
-            )
+        age, allowed = now.timestamp() - int(self.timestamp), WINDOW.total_seconds()
+        if abs(age) > allowed:
+            raise Unauthentic(f"the timestamp is {age:.0f} seconds old; {allowed:.0f} are allowed")
         expected = _digest(key, method, path, self.timestamp, self.nonce, body)
         if not hmac.compare_digest(expected.encode(), self.digest.encode("utf-8", "replace")):
             raise Unauthentic("the signature is not the one of this method, path, time, nonce and body")

@@ -66,6 +66,7 @@ def test_five_minutes_are_allowed_either_way(seconds: int) -> None:
         ("timestamp", "1795399201", "the signature is not"),
         ("timestamp", "now", "the timestamp is not a number"),
         ("timestamp", "99999999999999", "the timestamp is not a number"),
+        ("timestamp", "999999999999", "the timestamp is -998204600799 seconds old"),  # beyond the year 9999
         ("nonce", "short", "the nonce is not"),
         ("nonce", "n" * 16, "the signature is not"),
         ("digest", "", "the signature is not"),
