@@ -22,6 +22,7 @@ from localgcp.service import Call, Service
 from localgcp.store import Resource
 from localgcp.targets import Answer, Caller, NoResponse, check_target, kept_headers, rpc_status
 from localgcp.tasks.policy import Retry, seconds
+from localgcp.validation import without_nulls
 
 service = Service("cloudscheduler:v1")
 JOBS = "projects.locations.jobs"
@@ -256,6 +257,7 @@ async def close(region: Region) -> None:
 
 @service.method(f"{JOBS}.create")
 def create(call: Call) -> Resource:
+    call.body = without_nulls(call.body)
     name = call.body.get("name", "")
     if not name.startswith(f"{call.named}/jobs/") or not JOB_ID.fullmatch(name.rpartition("/")[2]):
         raise InvalidArgument(

@@ -75,6 +75,7 @@ async def close(region: Region) -> None:
 
 @service.method(f"{QUEUES}.create")
 def create_queue(call: Call) -> Resource:
+    call.body = without_nulls(call.body)
     _check_name(call.named, call.body.get("name", ""))
     call.body |= _checked(call, call.body)
     call.body["state"] = "RUNNING"
@@ -88,8 +89,8 @@ def patch_queue(call: Call) -> Resource:
         if not call.store.exists(call.key):  # UpdateQueue creates what does not exist.
             call.check("cloudtasks.queues.create")
             _check_name(call.named.rpartition("/queues/")[0], call.named)
-            kept = {**without_nulls(call.body), **_checked(call, call.body)}
-            return call.store.create(call.key, {**kept, "name": call.named, "state": "RUNNING"})
+            said = without_nulls(call.body)
+            return call.store.create(call.key, {**said, **_checked(call, said), "name": call.named, "state": "RUNNING"})
         queue: Resource = call.proceed()
         queue = call.store.put(queue.key, {**queue, **_checked(call, queue)})
     call.region.dispatcher.wake(call.named)
@@ -125,7 +126,7 @@ def purge(call: Call) -> Resource:
 @service.method(f"{QUEUES}.tasks.create")
 def create_task(call: Call) -> dict[str, Any]:
     existing(call)
-    task: dict[str, Any] = call.body.get("task") or {}
+    task: dict[str, Any] = without_nulls(call.body.get("task") or {})
     _check_size(task)
     name = task.get("name") or f"{call.named}/tasks/{secrets.randbelow(9 * 10**18) + 10**18}"
     if not name.startswith(f"{call.named}/tasks/") or not TASK_ID.fullmatch(name.rpartition("/")[2]):

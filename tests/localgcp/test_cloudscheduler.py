@@ -171,6 +171,16 @@ def test_english_and_the_documents_own_spelling_of_utc_are_schedules_too(
     assert timedelta(minutes=4) < created.schedule_time - datetime.now(UTC) <= timedelta(minutes=5)
 
 
+def test_a_null_is_a_field_that_was_left_out(region: Region, location: str, target: Target) -> None:
+    jobs = region.api("cloudscheduler", "v1").projects().locations().jobs()
+    body = {"attemptDeadline": None, "retryConfig": None, "timeZone": None, "description": None}
+    said = {"name": f"{location}/jobs/sweep", "schedule": "0 3 * * *", "httpTarget": {"uri": target.url, "body": None}}
+
+    made = jobs.create(parent=location, body={**said, **body}).execute()
+
+    assert made["attemptDeadline"] == "180s"
+
+
 def test_the_beta_client_sees_the_same_jobs(
     region: Region, scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
 ) -> None:

@@ -261,6 +261,18 @@ def test_an_update_creates_a_queue_with_everything_it_says(tasks: tasks_v2.Cloud
         tasks.update_queue(queue={"name": f"{location}/queues/not_a_name"})
 
 
+def test_a_null_is_a_field_that_was_left_out(region: Region, location: str, target: Target) -> None:
+    queues = region.api("cloudtasks", "v2").projects().locations().queues()
+    queue = {"name": f"{location}/queues/jobs", "rateLimits": {"maxDispatchesPerSecond": None}, "retryConfig": None}
+    task = {"name": None, "httpRequest": {"url": target.url, "body": None, "headers": None}, "dispatchDeadline": None}
+
+    made = queues.create(parent=location, body=queue).execute()
+    queues.tasks().create(parent=made["name"], body={"task": task}).execute()
+
+    assert made["rateLimits"]["maxDispatchesPerSecond"] == 500
+    target.wait_for(1)
+
+
 def test_a_queue_may_say_where_and_how_its_tasks_are_sent(
     region: Region, tasks: tasks_v2.CloudTasksClient, project: str, location: str, target: Target
 ) -> None:
