@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import re
+import secrets
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -258,7 +259,7 @@ async def close(region: Region) -> None:
 @service.method(f"{JOBS}.create")
 def create(call: Call) -> Resource:
     call.body = without_nulls(call.body)
-    name = call.body.get("name", "")
+    name = call.body.setdefault("name", f"{call.named}/jobs/{secrets.randbelow(9 * 10**18) + 10**18}")
     if not name.startswith(f"{call.named}/jobs/") or not JOB_ID.fullmatch(name.rpartition("/")[2]):
         raise InvalidArgument(
             f'Job.name must be "{call.named}/jobs/<JOB_ID>", where JOB_ID is 1 to 500 letters, digits, hyphens and'
@@ -305,8 +306,8 @@ async def run(call: Call) -> Resource:
 
 def _check(call: Call, job: dict[str, Any]) -> None:
     target = job.get("httpTarget")
-    if target is None:
-        raise Unimplemented("Only HTTP jobs are fired by localgcp: set Job.httpTarget.")
+    if target is None or "pubsubTarget" in job or "appEngineHttpTarget" in job:
+        raise Unimplemented("Only HTTP jobs are fired by localgcp: set Job.httpTarget, and no other target.")
     check_target(call, target, "Job.httpTarget", "uri")
     size = len(json.dumps(job))
     if size > MAX_JOB_BYTES:

@@ -135,8 +135,8 @@ def create_task(call: Call) -> dict[str, Any]:
             f' underscores; got "{name}".'
         )
     target = task.get("httpRequest")
-    if target is None:
-        raise Unimplemented("Only HTTP tasks are delivered by localgcp: set Task.httpRequest.")
+    if target is None or "appEngineHttpRequest" in task or "pullMessage" in task:
+        raise Unimplemented("Only HTTP tasks are delivered by localgcp: set Task.httpRequest, and no other payload.")
     check_target(call, target, "Task.httpRequest", "url")
     if task.get("retryConfig"):
         checked_retry_config(task["retryConfig"])

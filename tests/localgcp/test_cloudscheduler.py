@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from google.api_core.exceptions import BadRequest, Conflict, NotFound
+from google.api_core.exceptions import BadRequest, Conflict, MethodNotImplemented, NotFound
 from google.cloud import scheduler_v1, scheduler_v1beta1
 
 from localgcp.services.cloudscheduler import next_time
@@ -169,6 +169,28 @@ def test_english_and_the_documents_own_spelling_of_utc_are_schedules_too(
     )
 
     assert timedelta(minutes=4) < created.schedule_time - datetime.now(UTC) <= timedelta(minutes=5)
+
+
+def test_a_job_that_is_not_named_is_given_a_name(
+    scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
+) -> None:
+    created = scheduler.create_job(parent=location, job={**job(location, target.url), "name": ""})
+
+    assert created.name.startswith(f"{location}/jobs/")
+    assert scheduler.get_job(name=created.name).schedule == "0 3 * * *"
+
+
+def test_a_job_keeps_its_one_target_when_another_kind_is_refused(
+    scheduler: scheduler_v1.CloudSchedulerClient, location: str, target: Target
+) -> None:
+    created = scheduler.create_job(parent=location, job=job(location, target.url))
+    other = {"name": created.name, "pubsub_target": {"topic_name": "projects/x/topics/y", "data": b"z"}}
+
+    with pytest.raises(MethodNotImplemented, match="Only HTTP jobs"):
+        scheduler.update_job(job=other, update_mask={"paths": ["pubsub_target"]})
+
+    (kept,) = scheduler.list_jobs(parent=location)
+    assert kept.http_target.uri == target.url
 
 
 def test_a_null_is_a_field_that_was_left_out(region: Region, location: str, target: Target) -> None:
