@@ -50,6 +50,8 @@ CREATE INDEX IF NOT EXISTS task_names_free ON task_names (free_at);
 """
 # How many due tasks are read at once; more would only wait in memory for the rate.
 BATCH = 100
+# A queue that is paused, deleted or made faster need not wait for the token of a slow one.
+MAX_NAP_SECONDS = 0.5
 log = logging.getLogger(__name__)
 
 
@@ -182,14 +184,16 @@ class Dispatcher:
         )
         return next((float(row["due"]) for row in rows if row["name"] not in excluded), None)
 
-    def dispatched(self, row: sqlite3.Row, at: datetime) -> None:
+    def dispatched(self, row: sqlite3.Row, at: datetime) -> bool:
+        """Whether the task was still there: one that was deleted since it was read is not delivered."""
         attempt = {"scheduleTime": _timestamp(row["due"]), "dispatchTime": timestamp(at)}
         with self._store.transaction() as tx:
-            tx.execute(
+            changed = tx.execute(
                 "UPDATE tasks SET dispatches = dispatches + 1, first_dispatch = coalesce(first_dispatch, ?),"
-                " last_attempt = ? WHERE name = ?",
-                (at.timestamp(), json.dumps(attempt), row["name"]),
+                " last_attempt = ? WHERE seq = ?",
+                (at.timestamp(), json.dumps(attempt), row["seq"]),
             )
+            return changed.rowcount > 0
 
     def completed(self, name: str, queue: str) -> None:
         with self._store.transaction() as tx:
@@ -260,24 +264,29 @@ class Pump:
             if not batch:
                 await self._wait_for_work(full=free <= 0)
                 continue
-            rate = float(limits["maxDispatchesPerSecond"])
             for row in batch:
-                await self._token(rate)
-                if self._changed.is_set() and not await self._is_running():
+                current = await self._token(config)
+                if current is None:
                     break
-                self._start(row, config)
+                self._start(row, current)
 
-    async def _token(self, rate: float) -> None:
-        if self._bucket is None:
-            self._bucket = TokenBucket(rate, burst_size(rate), time.monotonic())
-        if self._bucket.rate != rate:
-            self._bucket.configure(rate, burst_size(rate))
-        while (wait := self._bucket.take(time.monotonic())) > 0:  # noqa: ASYNC110 (time brings a token, not an event)
-            await asyncio.sleep(wait)
-
-    async def _is_running(self) -> bool:
-        config = await self._region.run_in_thread(self._region.store.find, f"cloudtasks/{self._queue}")
-        return config is not None and config.get("state") == "RUNNING"
+    async def _token(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        """Wait for a token. What the queue is like by then; None when it no longer runs."""
+        while True:
+            if self._changed.is_set():
+                changed = await self._region.run_in_thread(self._region.store.find, f"cloudtasks/{self._queue}")
+                if changed is None or changed.get("state") != "RUNNING":
+                    return None
+                config = changed
+            rate = float(config["rateLimits"]["maxDispatchesPerSecond"])
+            if self._bucket is None:
+                self._bucket = TokenBucket(rate, burst_size(rate), time.monotonic())
+            if self._bucket.rate != rate:
+                self._bucket.configure(rate, burst_size(rate))
+            wait = self._bucket.take(time.monotonic())
+            if wait <= 0:
+                return config
+            await asyncio.sleep(min(wait, MAX_NAP_SECONDS))
 
     async def _wait_for_work(self, *, full: bool) -> None:
         """Until a task is added, an attempt ends, the queue or the clock changes, or the next task is due."""
@@ -306,8 +315,10 @@ class Pump:
     async def _attempt(self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event) -> None:
         name: str = row["name"]
         dispatched_at = self._region.clock.now()
-        await self._region.run_in_thread(self._dispatcher.dispatched, row, dispatched_at)
+        is_there = await self._region.run_in_thread(self._dispatcher.dispatched, row, dispatched_at)
         begun.set()
+        if not is_there:
+            return
         task = json.loads(row["body"])
         request = overridden(task["httpRequest"], config.get("httpTarget", {}))
         deliveries = [self._delivered(row, task, request)]

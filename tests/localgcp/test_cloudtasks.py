@@ -400,6 +400,35 @@ def test_purging_deletes_every_task_and_says_when(
     assert list(tasks.list_tasks(parent=queue)) == []
 
 
+def test_a_task_that_is_deleted_while_it_waits_for_its_turn_is_not_delivered(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location, rate_limits={"max_dispatches_per_second": 1})
+    names = [tasks.create_task(parent=queue, task={"http_request": {"url": target.url}}).name for _ in range(3)]
+    target.wait_for(1)
+
+    tasks.delete_task(name=names[1])
+    first, second = target.wait_for(2)
+
+    assert [d.headers["X-CloudTasks-TaskName"] for d in (first, second)] == [
+        names[0].rpartition("/")[2],
+        names[2].rpartition("/")[2],
+    ]
+
+
+def test_a_queue_that_is_made_faster_is_faster_at_once(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location, rate_limits={"max_dispatches_per_second": 0.01})
+    for _ in range(3):
+        tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    target.wait_for(1)
+
+    tasks.update_queue(queue={"name": queue, "rate_limits": {"max_dispatches_per_second": 100}})
+
+    target.wait_for(3)
+
+
 def test_a_task_waits_for_its_schedule_time(moved: Region, location: str, target: Target) -> None:
     tasks = moved.client(tasks_v2.CloudTasksClient)
     queue = make_queue(tasks, location)
