@@ -47,6 +47,40 @@ TRIGGER: Final = """
     EXECUTE FUNCTION chaos_note()
 """
 
+# A worker that was frozen outlives its lease: whoever comes next takes the row over, and what the first one brings in
+# the end must count for nothing. Some leases are over as soon as they are taken, while their workers work on.
+LAPSES: Final = """
+    CREATE TABLE IF NOT EXISTS chaos_lapse (at timestamptz NOT NULL DEFAULT clock_timestamp());
+    TRUNCATE chaos_lapse;
+    CREATE OR REPLACE FUNCTION chaos_lapse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = public AS $$ BEGIN
+        IF random() < 0.3 THEN
+            NEW.lease_expires_at := now();
+            INSERT INTO chaos_lapse DEFAULT VALUES;
+        END IF;
+        RETURN NEW;
+    END $$
+"""
+LAPSE_TRIGGER: Final = """
+    CREATE OR REPLACE TRIGGER chaos_lapse BEFORE UPDATE ON {table} FOR EACH ROW
+    WHEN (NEW.lease_expires_at > now() AND NEW.lease_expires_at IS DISTINCT FROM OLD.lease_expires_at)
+    EXECUTE FUNCTION chaos_lapse()
+"""
+
+
+def let_leases_lapse(region: StruckRegion) -> None:
+    region.rows(LAPSES)
+    for table in (JOBS, STEP_RUNS, MESSAGES):
+        region.rows(LAPSE_TRIGGER.format(table=table))
+
+
+def keep_leases(region: StruckRegion) -> int:
+    """End what `let_leases_lapse` began; how many leases lapsed."""
+    for table in (JOBS, STEP_RUNS, MESSAGES):
+        region.rows(f"DROP TRIGGER chaos_lapse ON {table}")
+    ((count,),) = region.rows("SELECT count(*) FROM chaos_lapse")
+    return int(count)
+
 
 def install(region: StruckRegion) -> None:
     region.rows(AUDIT)

@@ -16,7 +16,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.region import StruckRegion
 from tests.chaos.report import Check, Report
 from tests.chaos.sink import FAILING, GOOD, OTHER, Sink
-from tests.chaos.strikes import STANDING, Script, Strikes
+from tests.chaos.strikes import LAPSED, STANDING, Script, Strikes
 from tests.chaos.work import KEY_SECONDS, Accepted, Client, submission, submit, workflow
 
 REQUESTS_PER_HOUR: Final = 1_000_000_000
@@ -166,7 +166,8 @@ def _faults(strikes: Strikes, script: Script) -> list[Check]:
         "kill the region": script.region_kills,
     }
     missed = [f"{kind}: {strikes.done[kind]} of {n}" for kind, n in wanted.items() if strikes.done[kind] < n]
-    missed += [f"{fault['kind']} struck nothing" for fault in STANDING if not strikes.hits[str(fault["kind"])]]
+    standing = [*(str(fault["kind"]) for fault in STANDING), LAPSED]
+    missed += [f"{kind} struck nothing" for kind in standing if not strikes.hits[kind]]
     if missed:
         checks.append(Check.unverified("the faults have struck", "; ".join(missed)))
     else:

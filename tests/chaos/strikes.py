@@ -16,7 +16,8 @@ STANDING: Final = (
     {"kind": "deliver-twice", "target": "*", "seconds": 0.2},
     {"kind": "unavailable", "target": f"run/{WORKER}", "rate": 0.1},
 )
-
+# And some leases end while their workers live; see the ledger.
+LAPSED: Final = "lapsed lease"
 
 # A strike that finds nobody at work strikes all the same.
 AT_WORK_SECONDS: Final = 3.0
@@ -68,6 +69,7 @@ class Strikes:
 
     def begin(self) -> None:
         self._stand()
+        ledger.let_leases_lapse(self.region)
         self._thread = threading.Thread(target=self._run, name="strikes")
         self._thread.start()
 
@@ -83,6 +85,7 @@ class Strikes:
             raise self.error
         self._count_hits()
         self.region.heal()
+        self.hits[LAPSED] = ledger.keep_leases(self.region)
 
     def give_up(self) -> None:
         self._stop.set()

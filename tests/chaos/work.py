@@ -136,6 +136,11 @@ class Client:
     def post(self, path: str, body: Any, *, key: str | None = None) -> Any:
         return self._until_answered("POST", path, body, key or uuid.uuid4().hex).json()
 
+    def submit(self, path: str, body: Any, key: str) -> tuple[Any, str]:
+        """The answer, and the key under which it was given: another one, when a request that died kept the first."""
+        answer = self._until_answered("POST", path, body, key)
+        return answer.json(), answer.request.headers["Idempotency-Key"]
+
     def _until_answered(self, method: str, path: str, body: Any, key: str) -> httpx.Response:
         began = held_since = time.monotonic()
         while time.monotonic() - began < self.seconds:
@@ -201,8 +206,8 @@ def submit(
     """Send everything within about `seconds`, in waves; yields how much was acknowledged so far. Raises: Refused."""
 
     def validation(number: int) -> None:
-        key = accepted.keys[number] = f"chaos-{uuid.uuid4().hex}"
-        answer = client.post("/api/validations?mode=async", submission(number), key=key)
+        key = f"chaos-{uuid.uuid4().hex}"
+        answer, accepted.keys[number] = client.submit("/api/validations?mode=async", submission(number), key)
         accepted.note(accepted.validations, answer["id"], number)
 
     def run(number: int) -> None:
