@@ -3,11 +3,14 @@
 import ipaddress
 import re
 import socket
+import threading
+from contextlib import suppress
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import urllib3
-from urllib3.util import Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 15.0
@@ -59,6 +62,8 @@ def post(
 ) -> int:
     """The status of the answer, whatever it is. Redirects are not followed, and the body of the answer is not read.
 
+    It takes no longer than connecting and `read_seconds` together, whatever the other side does.
+
     Raises: NotAllowed, also when the name of a good address leads into a private network; Unreachable.
     """
     parts = checked(url, is_internal=is_internal)
@@ -67,16 +72,20 @@ def post(
     # Resolved once, and that address is called: a name that is resolved twice may answer differently the second time.
     address = _resolved(host, port, is_internal=is_internal)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    timeout = Timeout(connect=_CONNECT_SECONDS, read=read_seconds)
-    pool: urllib3.HTTPConnectionPool
+    connection = HTTPConnection(address, port, timeout=_CONNECT_SECONDS)
     if parts.scheme == "https":
-        pool = urllib3.HTTPSConnectionPool(
-            address, port, timeout=timeout, maxsize=1, server_hostname=host, assert_hostname=host
+        connection = HTTPSConnection(
+            address, port, timeout=_CONNECT_SECONDS, server_hostname=host, assert_hostname=host
         )
-    else:
-        pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout, maxsize=1)
+    # A timeout is for one byte; whoever sends one from time to time would keep us for ever.
+    is_over = threading.Event()
+    end = threading.Timer(_CONNECT_SECONDS + read_seconds, _hang_up, (connection, is_over))
+    end.daemon = True
+    end.start()
     try:
-        answer = pool.urlopen(
+        connection.connect()
+        connection.timeout = read_seconds
+        connection.request(
             "POST",
             target,
             body=body,
@@ -86,15 +95,24 @@ def post(
                 "Content-Type": "application/json",
                 **headers,
             },
-            redirect=False,
-            retries=False,
             preload_content=False,
         )
-        return int(answer.status)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
+        status = int(connection.getresponse().status)
+    except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
         raise Unreachable(f"no answer from {host}: {type(error).__name__}") from None
     finally:
-        pool.close()
+        end.cancel()
+        connection.close()
+    if is_over.is_set():  # half an answer looks whole when the connection ends
+        raise Unreachable(f"no answer from {host}: TimeoutError")
+    return status
+
+
+def _hang_up(connection: HTTPConnection, is_over: threading.Event) -> None:
+    is_over.set()
+    if connection.sock is not None:
+        with suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _resolved(host: str, port: int, *, is_internal: bool) -> str:

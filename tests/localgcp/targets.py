@@ -1,9 +1,10 @@
 """A target that records what is delivered to it and answers as a test scripts it."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -88,3 +89,25 @@ def serving() -> Iterator[Target]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+@contextmanager
+def trickling(beginning: bytes) -> Iterator[str]:
+    """The address of a target that answers with `beginning`, and then with one byte after the other for ever."""
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(beginning)
+            while not ended.wait(0.02):
+                connection.sendall(b"x")
+
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/hook"
+        finally:
+            ended.set()
+            thread.join(5)

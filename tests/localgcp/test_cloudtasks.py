@@ -1,10 +1,7 @@
 """Cloud Tasks, seen by Google's client and by the target it delivers to."""
 
 import asyncio
-import contextlib
 import itertools
-import socket
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +13,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from localgcp.targets import Caller, NoResponse
 from tests.localgcp.fixtures import Region
-from tests.localgcp.targets import Target, serving
+from tests.localgcp.targets import Target, serving, trickling
 
 
 def seconds(value: float) -> duration_pb2.Duration:
@@ -582,13 +579,6 @@ def test_a_second_delivery_does_not_wait_for_the_answer_to_the_first(
 
 
 def test_a_deadline_is_for_the_whole_answer(region: Region) -> None:
-    def trickle(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection, contextlib.suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-            while not ended.wait(0.02):
-                connection.sendall(b"x")
-
     async def call(url: str) -> None:
         caller = Caller(region.core)
         try:
@@ -596,13 +586,6 @@ def test_a_deadline_is_for_the_whole_answer(region: Region) -> None:
         finally:
             await caller.close()
 
-    ended = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        sender = threading.Thread(target=trickle, args=(listener,))
-        sender.start()
-        try:
-            with pytest.raises(NoResponse, match="DEADLINE_EXCEEDED"):
-                asyncio.run(call(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
-        finally:
-            ended.set()
-            sender.join(10)
+    with trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n") as url:
+        with pytest.raises(NoResponse, match="DEADLINE_EXCEEDED"):
+            asyncio.run(call(url))

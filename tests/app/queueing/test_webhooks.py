@@ -17,9 +17,10 @@ from app.queues import WEBHOOKS
 from app.tasking.memory import InMemoryTasks
 from app.validations import results
 from app.validations.models import ValidationJob
+from app.webhooks import sending
 from app.webhooks.models import DeliveryState, WebhookDelivery, WebhookEndpoint
 from tests.app.worker import Worker
-from tests.localgcp.targets import Target, serving
+from tests.localgcp.targets import Target, serving, trickling
 
 Accept = Callable[..., Any]
 
@@ -272,3 +273,10 @@ def test_another_organisations_endpoint_does_not_exist(api: Client, endpoint: We
     assert client.get("/api/webhooks").json() == {"items": []}
     assert client.post(f"/api/webhooks/{endpoint.id}/rotate-secret").status_code == 404
     assert client.delete(f"/api/webhooks/{endpoint.id}").status_code == 404
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\nX-Long: "])
+def test_a_receiver_that_never_comes_to_an_end_does_not_hold_the_worker(beginning: bytes) -> None:
+    with trickling(beginning) as url, pytest.raises(sending.Unreachable, match="no answer from"):
+        sending.post(url, b"{}", {}, is_internal=True, read_seconds=0.3)

@@ -246,7 +246,7 @@ def test_a_webhook_that_does_not_answer_in_time_is_tried_again(
 
     assert done.steps.get().problem == {
         "code": "unreachable",
-        "detail": "no answer from 127.0.0.1: ReadTimeoutError",
+        "detail": "no answer from 127.0.0.1: TimeoutError",
     }
 
 
