@@ -11,6 +11,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 from django_tasks import task_backends
+from django_tasks.base import TaskResultStatus
 
 from app.dead_letters.models import DeadLetter, State
 from app.outbox import Deadline
@@ -97,21 +98,23 @@ def keep(letter: Letter, task: CloudTask[Any, Any]) -> bool:
 
 
 def sweep(tasks: Iterable[CloudTask[Any, Any]], deadline: Deadline) -> dict[str, int]:
-    """Read back parked copies that have no row, and delete those that were decided about."""
+    """Read back parked copies that have no row, and delete those that were decided about, or were done after all."""
     task_by_route = {task.route: task for task in tasks}
-    counts = {"read back": 0, "unparked": 0, "foreign": 0}
+    counts = {"read back": 0, "unparked": 0, "foreign": 0, "done since": 0}
     client = _client()
     if client is None:
         return counts
     for spec in QUEUES:
         parked = client.tasks_in(spec.dead_letter_name)
         while (batch := list(islice(parked, _BATCH))) and not deadline.is_over:
-            _read_back(batch, task_by_route, counts)
+            _read_back(client, batch, task_by_route, counts)
     counts["unparked"] = _unpark(client, deadline)
     return counts
 
 
-def _read_back(batch: list[HttpTask], task_by_route: dict[str, CloudTask[Any, Any]], counts: dict[str, int]) -> None:
+def _read_back(
+    client: TaskClient, batch: list[HttpTask], task_by_route: dict[str, CloudTask[Any, Any]], counts: dict[str, int]
+) -> None:
     found = [letter for letter in map(Letter.read, batch) if letter is not None and letter.route in task_by_route]
     counts["foreign"] += len(batch) - len(found)
     known = set(
@@ -120,8 +123,25 @@ def _read_back(batch: list[HttpTask], task_by_route: dict[str, CloudTask[Any, An
         )
     )
     for letter in found:
-        if (letter.queue, letter.task_name) not in known:
-            counts["read back"] += _write(letter, task_by_route[letter.route], is_parked=True)
+        if (letter.queue, letter.task_name) in known:
+            continue
+        task = task_by_route[letter.route]
+        if _is_done(task, letter.task_id):
+            client.delete(QUEUE_BY_NAME[letter.queue].dead_letter_name, letter.task_name)
+            counts["done since"] += 1
+        else:
+            counts["read back"] += _write(letter, task, is_parked=True)
+
+
+def _is_done(task: CloudTask[Any, Any], task_id: str) -> bool:
+    """Whether there is nothing left to do: the sweep had it tried again when the database was back, or it was deleted.
+
+    A task without an outcome may have everything to do.
+    """
+    if task.outcome is None:
+        return False
+    outcome = task.outcome(task_id)
+    return outcome is None or outcome.status is TaskResultStatus.SUCCESSFUL
 
 
 def enqueue_requeued(tasks: Iterable[CloudTask[Any, Any]], deadline: Deadline) -> dict[str, int]:

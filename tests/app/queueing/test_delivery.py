@@ -137,11 +137,32 @@ def test_without_its_row_the_copy_alone_survives_and_the_sweep_reads_it_back(
 
     swept = worker.scheduled("sweep-dead-letters").json()["counts"]
 
-    assert swept == {"read back": 1, "unparked": 0, "foreign": 0}
+    assert swept == {"read back": 1, "unparked": 0, "foreign": 0, "done since": 0}
     letter = DeadLetter.objects.get()
     assert (letter.error_type, letter.attempts, letter.is_parked) == ("builtins.FileNotFoundError", 5, True)
     assert ValidationJob.objects.get().state == State.FAILED
     assert worker.scheduled("sweep-dead-letters").json()["counts"]["read back"] == 0
+
+
+def test_a_copy_of_a_job_that_was_done_after_all_is_no_dead_letter(
+    worker: Worker, broken: HttpTask, queues: InMemoryTasks
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE dead_letters_deadletter RENAME TO lost")
+    worker.deliver(broken, attempt=5)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE lost RENAME TO dead_letters_deadletter")
+    mend()
+    ValidationJob.objects.update(sweep_at=timezone.now() - timedelta(minutes=1))
+    worker.scheduled("re-enqueue-pending")
+    [parked, again] = queues.tasks
+    assert worker.deliver(again).status_code == 204
+
+    swept = worker.scheduled("sweep-dead-letters").json()["counts"]
+
+    assert swept == {"read back": 0, "unparked": 0, "foreign": 0, "done since": 1}
+    assert (DeadLetter.objects.count(), parked in queues.tasks) == (0, False)
+    assert ValidationJob.objects.get().state == State.SUCCESS
 
 
 def test_without_queue_the_row_alone_survives(worker: Worker, broken: HttpTask, queues: InMemoryTasks) -> None:
@@ -243,5 +264,6 @@ def test_what_somebody_else_parked_is_left_alone(worker: Worker, db: None, queue
     )
     queues.create(foreign)
 
-    assert worker.scheduled("sweep-dead-letters").json()["counts"] == {"read back": 0, "unparked": 0, "foreign": 1}
+    swept = worker.scheduled("sweep-dead-letters").json()["counts"]
+    assert swept == {"read back": 0, "unparked": 0, "foreign": 1, "done since": 0}
     assert queues.tasks == [foreign]
