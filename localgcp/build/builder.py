@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
+from localgcp.build.archives import unpack
 from localgcp.build.dockerfile import BuildFailed, Context, Interpreter, substitute
 from localgcp.build.images import Image, image_store, parse_reference
 from localgcp.errors import InvalidArgument, NotFound
@@ -164,8 +165,7 @@ def _fetch(region: "Region", build: Build, source: Mapping[str, Any], workspace:
     archive.write_bytes(content)
     try:
         if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
-                tar.extractall(workspace, filter="tar")
+            unpack(archive, workspace)
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
                 packed.extractall(workspace)  # noqa: S202 (zipfile leaves out `..` and roots)

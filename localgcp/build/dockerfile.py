@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from localgcp.build.archives import unpack
+
 INSTRUCTIONS = frozenset(
     (
         *("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL"),
@@ -419,8 +421,10 @@ class Interpreter:
     def _unpack(self, archive: Path, stage: Stage, base: str) -> None:
         folder = self._scratch / f"unpacked-{len(list(self._scratch.iterdir()))}"
         folder.mkdir()
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="tar")
+        try:
+            unpack(archive, folder)
+        except (tarfile.TarError, OSError) as error:
+            raise BuildFailed(f"ADD {archive.name}: {error}") from error
         unpacked: dict[str, File] = {"/": DIRECTORY}
         for directory, names, files in os.walk(folder):
             for name in (*names, *files):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from localgcp.build.archives import unpack
 from localgcp.build.dockerfile import DIRECTORY, File, Stage, file_at
 from localgcp.clock import timestamp
 from localgcp.errors import NotFound
@@ -231,8 +232,7 @@ class ImageStore:
         with self._unpacking:
             if not folder.exists():
                 half = Path(tempfile.mkdtemp(dir=self._partial))
-                with tarfile.open(self._path(layer)) as tar:
-                    tar.extractall(half, filter="tar")
+                unpack(self._path(layer), half)
                 # Whole or not at all: a process that dies while unpacking leaves only what `clean` removes.
                 half.rename(folder)
         return folder
