@@ -30,6 +30,12 @@ _GLOBAL_WITH_VALUE = frozenset(
         *("--memprofilerate", "-v", "--verbose", "--tracing-header"),
     }
 )
+# What a shell may have set for other stacks. The engine prefers a passphrase to the file that holds the region's, and
+# the real provider a credential or an account to impersonate to the region's operator.
+_OF_OTHER_STACKS = (
+    "PULUMI_CONFIG_PASSPHRASE",
+    *("GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON", "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT"),
+)
 _SECRETS_SETTING = re.compile(r"^(encryptionsalt|secretsprovider|encryptedkey)\s*:")
 
 
@@ -144,6 +150,14 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
+def without_other_stacks(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables for the engine. Whoever has chosen a backend other than the region's keeps all of theirs."""
+    home = environ.get("PULUMI_HOME")
+    if not home or environ.get("PULUMI_BACKEND_URL") != (Path(home).absolute() / "state").as_uri():
+        return dict(environ)
+    return {name: value for name, value in environ.items() if name not in _OF_OTHER_STACKS}
+
+
 def find_engine(environ: Mapping[str, str]) -> Path | None:
     """The real `pulumi`: the first on PATH that is not this command, else the one beside our interpreter."""
     folders = [Path(entry) for entry in environ.get("PATH", "").split(os.pathsep) if entry]
@@ -160,38 +174,50 @@ def main() -> NoReturn:
     if engine is None:
         sys.exit("pulumi: there is no Pulumi engine on PATH: run scripts/bootstrap, or install it from pulumi.com")
     arguments = sys.argv[1:]
-    environment = dict(os.environ)
+    environment = without_other_stacks(os.environ)
     command = parse(arguments)
     home = environment.get("PULUMI_HOME")
     project = Project.find(Path(command.cwd or ".").resolve())
     if home and project:
         if command.creates and command.stack:
-            _create(engine, Path(home), project, command, command.stack, arguments)
+            _create(engine, Path(home), project, command, command.stack, arguments, environment)
         takes_file = command.words[:1] and command.words[0] in _WITH_CONFIG_FILE
         explicit = command.has_config_file or command.saves_config or "PULUMI_OPTION_CONFIG_FILE" in environment
         if takes_file and not explicit:
-            stack = command.stack or environment.get("PULUMI_STACK") or _selected_stack(engine, command)
+            stack = command.stack or environment.get("PULUMI_STACK") or _selected_stack(engine, command, environment)
             if stack:
                 environment["PULUMI_OPTION_CONFIG_FILE"] = str(local_stack_file(Path(home), project, stack))
     os.execve(engine, ["pulumi", *arguments], environment)  # noqa: S606
 
 
-def _selected_stack(engine: Path, command: Command) -> str | None:
+def _selected_stack(engine: Path, command: Command, environment: Mapping[str, str]) -> str | None:
     where = ["--cwd", command.cwd] if command.cwd else []
     shown = subprocess.run(
-        [engine, *where, "stack", "--show-name", "--non-interactive"], capture_output=True, text=True, timeout=60
+        [engine, *where, "stack", "--show-name", "--non-interactive"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     return shown.stdout.strip() or None
 
 
-def _create(engine: Path, home: Path, project: Project, command: Command, stack: str, arguments: list[str]) -> NoReturn:
+def _create(
+    engine: Path,
+    home: Path,
+    project: Project,
+    command: Command,
+    stack: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+) -> NoReturn:
     """Create the stack from our folder, where the salt may be written; then select it where the user is."""
     target = local_stack_file(home, project, stack)
     # The last one wins.
-    created = subprocess.run([engine, *arguments, "--cwd", str(target.parent)])
+    created = subprocess.run([engine, *arguments, "--cwd", str(target.parent)], env=environment)
     if created.returncode == 0 and command.selects:
         where = ["--cwd", command.cwd] if command.cwd else []
-        created = subprocess.run([engine, *where, "stack", "select", stack, "--non-interactive"])
+        created = subprocess.run([engine, *where, "stack", "select", stack, "--non-interactive"], env=environment)
     sys.exit(created.returncode)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from localgcp.pulumi.engine import Project, find_engine, local_stack_file, parse
-from localgcp.pulumi.install import install
+from localgcp.pulumi.engine import Project, find_engine, local_stack_file, parse, without_other_stacks
+from localgcp.pulumi.install import environment, install
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,14 @@ def test_the_engine_is_the_first_on_path_that_is_not_this_command(tmp_path: Path
     real.chmod(0o755)
 
     assert find_engine({"PATH": f"{ours}:{real.parent}"}) == real
+
+
+def test_credentials_and_a_passphrase_of_other_stacks_do_not_reach_the_engine(tmp_path: Path) -> None:
+    """An exported passphrase, though empty, is preferred to the region's file: its stacks would not open."""
+    region = environment(tmp_path, environ={"PATH": "/bin"})
+    others = {"PULUMI_CONFIG_PASSPHRASE": "", "GOOGLE_CREDENTIALS": "{}", "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT": "a@b"}
+    own_backend = others | region | {"PULUMI_BACKEND_URL": "gs://somewhere"}
+
+    assert without_other_stacks(region | others | {"HOME": "/h"}) == region | {"HOME": "/h"}
+    assert without_other_stacks(own_backend) == own_backend
+    assert without_other_stacks(others) == others
