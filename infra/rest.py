@@ -75,7 +75,7 @@ class Google:
 
     @classmethod
     def connect(cls) -> "Google":
-        return cls(httpx.Client(auth=BearerToken(), timeout=httpx.Timeout(60, connect=10), trust_env=False))
+        return cls(httpx.Client(auth=BearerToken(), timeout=httpx.Timeout(60, connect=10)))
 
     def call(self, method: str, url: str, **request: Any) -> dict[str, Any]:
         """Raises:

@@ -84,6 +84,8 @@ def up(data_dir: DataDir = DEFAULT_DATA_DIR, port: Port = None) -> None:
         if port is not None and port != running.port:
             _fail(f"localgcp runs at {running.url}, not on port {port}: stop it first with `python -m localgcp down`")
     _say(f"localgcp {word} at [bold]{running.url}[/bold]  (process {running.pid}, data in {data_dir.absolute()})")
+    if process.is_outdated(running):
+        _say("Its code has been changed since it started. To run the new code, and keep the data: `down`, then `up`.")
     option = "" if data_dir == DEFAULT_DATA_DIR else f" --data-dir {shlex.quote(str(data_dir))}"
     _say(f'Point programs at it:  [bold]eval "$(python -m localgcp env{option})"[/bold]')
 
@@ -274,6 +276,7 @@ def environment(data_dir: Path) -> dict[str, str]:
         **endpoints.environment(running.url),
         # Without it every start of the real provider asks the real Compute Engine for its regions.
         "PULUMI_GCP_SKIP_REGION_VALIDATION": "true",
+        **endpoints.without_proxy(os.environ),
     }
     from localgcp.pulumi import install
 
@@ -318,7 +321,8 @@ def _print_status(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    # Wider than any row: an address that is cut in two can be neither copied nor read by a program.
+    console = Console(width=1000)
     console.print(f"[bold]localgcp[/bold] at [bold]{found['api']}[/bold]  process {found['pid']}")
     console.print(f"data    {found['dataDir']}\nclock   {found['time']}", highlight=False)
     sections: list[tuple[str, list[str], list[list[str]]]] = [

@@ -1,5 +1,7 @@
 """The variables that point Google's clients, the real Pulumi provider and ours at a region."""
 
+from collections.abc import Mapping
+
 #: Variable -> path at the region's address. Each value ends as the real provider wants it: SQL in `sql/v1beta4/`, DNS
 #: in `/dns/` and a version at the host's root, monitoring without a version, service usage in v1beta1.
 PATHS = {
@@ -31,6 +33,14 @@ PATHS = {
     "GOOGLE_STORAGE_TRANSFER_CUSTOM_ENDPOINT": "/storagetransfer/v1/",
     "GOOGLE_TAGS_CUSTOM_ENDPOINT": "/cloudresourcemanager/v3/",
 }
+
+
+def without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
+    """What keeps a proxy out of the way to the region. Both spellings: gRPC knows the small one only."""
+    given = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    hosts = [host for host in (entry.strip() for entry in given.split(",")) if host]
+    value = ",".join([*hosts, *(host for host in ("127.0.0.1", "localhost") if host not in hosts)])
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def environment(api_url: str) -> dict[str, str]:

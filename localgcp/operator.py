@@ -12,6 +12,8 @@ from typing import Any
 from localgcp.process import ProcessError, Running
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+# A proxy that the environment names is for other hosts than this one.
+_loopback = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 # A token printed into a shell should outlast what is done there.
@@ -52,7 +54,7 @@ def open_(data_dir: Path, running: Running, path: str) -> Any:
     token = access_token(data_dir, running)
     request = urllib.request.Request(running.url + path, headers={"Authorization": f"Bearer {token}"})  # noqa: S310
     try:
-        return urllib.request.urlopen(request)  # noqa: S310 (our own loopback address)
+        return _loopback.open(request)
     except urllib.error.HTTPError as error:
         raise ProcessError(f"{path} answered {error.code}: {_message(error.read())}") from None
     except OSError as error:
@@ -81,18 +83,20 @@ def _new_token(data_dir: Path, running: Running) -> dict[str, Any]:
     assertion = message + b"." + _base64url(key.sign(message, padding.PKCS1v15(), hashes.SHA256()))
     form = urllib.parse.urlencode({"grant_type": _JWT_BEARER, "assertion": assertion.decode()}).encode()
     try:
-        with urllib.request.urlopen(f"{running.url}/token", form) as response:  # noqa: S310 (loopback)
+        with _loopback.open(f"{running.url}/token", form) as response:
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
         raise ProcessError(f"the token endpoint refused the operator's key: {_message(error.read())}") from None
+    except OSError as error:
+        raise ProcessError(f"{running.url} does not answer ({error})") from None
 
 
 def _is_known(running: Running, token: str) -> bool:
     """A token of before a reset is not one any more."""
     form = urllib.parse.urlencode({"access_token": token}).encode()
     try:
-        with urllib.request.urlopen(f"{running.url}/tokeninfo", form):  # noqa: S310 (loopback)
+        with _loopback.open(f"{running.url}/tokeninfo", form):
             return True
     except OSError:
         return False

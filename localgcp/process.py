@@ -32,6 +32,8 @@ class ProcessError(Exception):
 class Running:
     pid: int
     port: int
+    #: Seconds since the epoch.
+    created: float
 
     @property
     def url(self) -> str:
@@ -49,7 +51,7 @@ def find(data_dir: Path) -> Running | None:
         process = psutil.Process(int(recorded["pid"]))
         if abs(process.create_time() - float(recorded["created"])) > 1 or process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return Running(pid=process.pid, port=int(recorded["port"]))
+        return Running(pid=process.pid, port=int(recorded["port"]), created=process.create_time())
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, psutil.Error):
         return None
 
@@ -141,6 +143,12 @@ def start(data_dir: Path, port: int | None, progress: Callable[[str], None]) -> 
         progress("waiting for the API" if running else "starting the process")
         time.sleep(0.05)
     raise ProcessError(f"localgcp did not answer within {START_TIMEOUT_SECONDS:.0f} seconds: see {log_file}")
+
+
+def is_outdated(running: Running) -> bool:
+    """Whether the code of this package was changed, by a `git pull` for instance, after the process had started."""
+    changed = max(file.stat().st_mtime for file in Path(__file__).parent.rglob("*.py"))
+    return changed > running.created
 
 
 def is_ready(running: Running) -> bool:

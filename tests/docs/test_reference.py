@@ -79,6 +79,7 @@ def test_every_variable_that_env_prints_is_documented() -> None:
         *endpoints.environment("http://127.0.0.1:9180"),
         *("LOCALGCP_DATA_DIR", "GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"),
         "PULUMI_GCP_SKIP_REGION_VALIDATION",
+        *endpoints.without_proxy({}),
     }
     documented = section(LOCALGCP, "## Environment")
 

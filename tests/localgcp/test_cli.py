@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -42,7 +43,7 @@ def running() -> Iterator[Path]:
 
 def run(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOOGLE_", "PULUMI_"))}
-    environment |= {"LOCALGCP_DATA_DIR": str(data_dir), "NO_COLOR": "1", "COLUMNS": "200"}
+    environment |= {"LOCALGCP_DATA_DIR": str(data_dir), "NO_COLOR": "1", "COLUMNS": "20"}
     return subprocess.run(
         [sys.executable, "-m", "localgcp", *arguments], env=environment, capture_output=True, text=True, timeout=120
     )
@@ -138,6 +139,29 @@ def test_the_environment_makes_its_holder_the_operator(running: Path) -> None:
     assert credentials.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_proxy_is_for_other_hosts(running: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request that went to it would fail: nobody listens at port 1."""
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "intranet.example, 127.0.0.1")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    environment = variables(running)
+
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "intranet.example,127.0.0.1,localhost"
+    assert run(running, "status").returncode == 0
+    monkeypatch.setenv("NO_PROXY", environment["NO_PROXY"])
+    monkeypatch.setenv("no_proxy", environment["no_proxy"])
+    assert create_secret(environment) in (200, 409)
+
+
+def test_a_process_that_is_older_than_its_code_is_told_from_one_that_is_not() -> None:
+    past, future = (process.Running(pid=1, port=1, created=moment) for moment in (0.0, time.time() + 60))
+
+    assert process.is_outdated(past)
+    assert not process.is_outdated(future)
+
+
 def test_status_tells_programs_what_is_there(running: Path) -> None:
     url = f"http://127.0.0.1:{(running / 'port').read_text().strip()}"
     create_secret(variables(running))
@@ -147,7 +171,9 @@ def test_status_tells_programs_what_is_there(running: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["api"], found["pid"]) == (url, process_of(running).pid)
     assert "cli" in [project["id"] for project in found["projects"]]
-    assert "cli" in run(running, "status").stdout
+    shown = run(running, "status").stdout
+    assert "cli" in shown
+    assert f"data    {running}\n" in shown, "an address is never cut in two, however narrow the terminal"
 
 
 def test_logs_are_chosen_by_service_and_severity(running: Path) -> None:
