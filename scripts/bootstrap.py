@@ -96,6 +96,9 @@ def main() -> int:
     except EngineMissing as error:
         say(str(error))
         return 1
+    except KeyboardInterrupt:
+        say("interrupted; run it again to go on from here")
+        return 130
     return 0
 
 

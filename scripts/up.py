@@ -34,6 +34,8 @@ SCHEMA = {
 GOOD = {"building": "Town Hall", "floor_area": 1250.5}
 BAD = {"building": "Town Hall", "floor_area": -3}
 REQUEST_SECONDS = 120
+#: What is read, not shown.
+QUIET = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -107,15 +109,23 @@ class Pulumi:
     def __call__(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         pulumi = shutil.which("pulumi", path=self.environ["PATH"]) or "pulumi"
         command = [pulumi, *arguments, "--non-interactive"]
-        return subprocess.run(command, cwd=ROOT, env=self.environ, text=True, check=False, **options)
+        with subprocess.Popen(command, cwd=ROOT, env=self.environ, text=True, **options) as process:
+            try:
+                stdout, stderr = process.communicate()
+            except KeyboardInterrupt:
+                # The terminal has interrupted the engine, too. It finishes what is under way and writes down what it
+                # made; `subprocess.run` would kill it after a quarter of a second. A second Ctrl-C ends the wait.
+                process.wait()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def select(self) -> None:
-        if self("stack", "select", self.stack, capture_output=True).returncode == 0:
+        if self("stack", "select", self.stack, **QUIET).returncode == 0:
             return
-        created = self("stack", "init", self.stack, capture_output=True)
+        created = self("stack", "init", self.stack, **QUIET)
         if created.returncode != 0 and "already exists" not in created.stderr:
             fail(f"cannot create stack {self.stack}: {created.stderr.strip()}")
-        if self("stack", "select", self.stack, capture_output=True).returncode != 0:
+        if self("stack", "select", self.stack, **QUIET).returncode != 0:
             fail(f"cannot select stack {self.stack}")
 
     def release_stale_lock(self) -> None:
@@ -133,7 +143,7 @@ class Pulumi:
             holders = [process for lock in locks if (process := holder_of(lock)) is not None and is_alive(process)]
             if not holders:
                 say(f"removing the lock of an update of {self.stack} that was interrupted")
-                self("cancel", "--yes", "--stack", self.stack, capture_output=True)
+                self("cancel", "--yes", "--stack", self.stack, **QUIET)
                 return
             if time.monotonic() > deadline:
                 fail(f"process {holders[0]} is still updating stack {self.stack}: end it, and run this again")
@@ -153,7 +163,7 @@ class Pulumi:
 
     def finish_interrupted(self) -> None:
         """An update that was killed leaves operations that Pulumi does not know the end of: look at what is there."""
-        exported = self("stack", "export", "--stack", self.stack, capture_output=True)
+        exported = self("stack", "export", "--stack", self.stack, **QUIET)
         if exported.returncode != 0:
             # It does not exist. Asking for that first would start an engine more, at every run but this one.
             self.select()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.up import Pulumi, UpFailed, demo_key, exports
+from scripts.up import ROOT, Pulumi, UpFailed, demo_key, exports
 
 
 def test_printed_variables_are_read_as_a_shell_would() -> None:
@@ -93,3 +94,26 @@ def test_a_stack_is_made_only_where_there_is_none(tmp_path: Path, pulumi: Pulumi
     pulumi.finish_interrupted()
 
     assert (tmp_path / "asked").read_text() == asked
+
+
+ENGINE_THAT_ENDS_IN_ORDER = """#!/bin/sh
+trap 'sleep 1; echo in order > "$FOLDER/ended"; exit 1' INT
+echo > "$FOLDER/started"
+while :; do sleep 0.05; done
+"""
+
+
+def test_an_interrupted_engine_may_finish_what_is_under_way(tmp_path: Path) -> None:
+    engine = tmp_path / "pulumi"
+    engine.write_text(ENGINE_THAT_ENDS_IN_ORDER)
+    engine.chmod(0o755)
+    os.mkfifo(tmp_path / "started")
+    code = "import os; from scripts.up import Pulumi; Pulumi(stack='au', environ=dict(os.environ))('up')"
+    environ = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "FOLDER": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environ, start_new_session=True)
+    (tmp_path / "started").read_text()  # which waits for the engine to write
+
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(30)
+
+    assert (tmp_path / "ended").read_text() == "in order\n"
