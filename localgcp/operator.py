@@ -107,4 +107,8 @@ def _base64url(raw: bytes) -> bytes:
 
 
 def _message(body: bytes) -> str:
-    return body.decode("utf-8", "replace").strip()[:500]
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[:500]

@@ -61,12 +61,15 @@ def prepare(data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         probe = data_dir / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        try:
+            # More than nothing, so that a full disk is met here: a start would end in the middle.
+            probe.write_bytes(b"." * 65536)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise ProcessError(
             f"the data directory {data_dir} cannot be written ({error.strerror}): choose another with --data-dir or"
-            " LOCALGCP_DATA_DIR, or change its permissions"
+            " LOCALGCP_DATA_DIR, change its permissions, or make room"
         ) from None
 
 
@@ -136,7 +139,8 @@ def start(data_dir: Path, port: int | None, progress: Callable[[str], None]) -> 
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise ProcessError(f"localgcp ended with exit code {child.returncode}:\n{_log_since(log_file, offset)}")
+            said = _log_since(log_file, offset).removeprefix("localgcp: ")
+            raise ProcessError(f"the region did not start: {said or f'exit code {child.returncode}'}")
         running = find(data_dir)
         if running is not None and running.pid == child.pid and is_ready(running):
             return running

@@ -96,6 +96,9 @@ def main() -> int:
     except EngineMissing as error:
         say(str(error))
         return 1
+    except OSError as error:
+        say(f"{error}: the disk may be full, or {ROOT} belong to somebody else")
+        return 1
     except KeyboardInterrupt:
         say("interrupted; run it again to go on from here")
         return 130

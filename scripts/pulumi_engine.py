@@ -114,7 +114,7 @@ class EngineSearch:
             with urllib.request.urlopen(checksums_url, timeout=CONNECT_SECONDS) as answer:
                 expected = checksum_for(name, answer.read().decode())
             self.say(f"pulumi engine: downloading {name} (about 150 MB), once")
-            self.cache.mkdir(parents=True, exist_ok=True)
+            self.make_cache()
             with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
                 archive = Path(scratch) / name
                 with (
@@ -138,7 +138,7 @@ class EngineSearch:
         go = shutil.which("go", path=self.path)
         if go is None:
             raise Unavailable("it cannot be built, because PATH has no go")
-        self.cache.mkdir(parents=True, exist_ok=True)
+        self.make_cache()
         self.say(
             f"pulumi engine: building v{VERSION} from its Go module, because there is none on PATH or in the cache "
             "and no release can be downloaded. Three to six minutes on two cores, once"
@@ -167,6 +167,16 @@ class EngineSearch:
                 tail = " / ".join(log.read_text(errors="replace").splitlines()[-4:])
                 raise Unavailable(f"building it with {go} failed: {tail or f'exit code {returncode}'}")
             return self.install(built)
+
+    def make_cache(self) -> None:
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.cache).close()
+        except OSError as error:
+            raise Unavailable(
+                f"{self.cache}, where an engine would be kept, cannot be written ({error.strerror}): "
+                "set XDG_CACHE_HOME to a directory of yours"
+            ) from error
 
     def wait(self, process: "subprocess.Popen[bytes]") -> int:
         """The exit code, with a line every half minute for whoever wonders whether it hangs."""

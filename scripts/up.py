@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +35,7 @@ SCHEMA = {
 GOOD = {"building": "Town Hall", "floor_area": 1250.5}
 BAD = {"building": "Town Hall", "floor_area": -3}
 REQUEST_SECONDS = 120
+LITTLE_DISK_MB = 100
 #: What is read, not shown.
 QUIET = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
@@ -62,7 +64,7 @@ class Region:
     def start(cls) -> "Region":
         run = subprocess.run([PYTHON, "-m", "localgcp", "up"], cwd=ROOT, check=False)
         if run.returncode != 0:
-            fail("the region did not start; `python -m localgcp logs` may say more")
+            fail("the region did not start: why is above, and `python -m localgcp logs --own` has its log")
         # The engine that bootstrap found stands before one that the user's PATH may have and that may be too old.
         environ = os.environ | {"PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
         command = [PYTHON, "-m", "localgcp", "env"]
@@ -73,7 +75,7 @@ class Region:
 
     @property
     def data_dir(self) -> Path:
-        return Path(self.environ.get("LOCALGCP_DATA_DIR") or ROOT / ".localgcp")
+        return data_directory(self.environ)
 
     def status(self) -> dict[str, Any]:
         printed = subprocess.run(
@@ -86,6 +88,10 @@ class Region:
         ).stdout
         answer: dict[str, Any] = json.loads(printed)
         return answer
+
+
+def data_directory(environ: Mapping[str, str]) -> Path:
+    return ROOT / (environ.get("LOCALGCP_DATA_DIR") or ".localgcp")
 
 
 def exports(printed: str, path: str) -> dict[str, str]:
@@ -295,6 +301,14 @@ def show(outputs: dict[str, Any], url: str, key: str, validation: dict[str, Any]
         out.print(line, markup=False)
 
 
+def warn_of_full_disk() -> None:
+    """What fails on a full disk seldom says so: Postgres, for one, just does not answer."""
+    data_dir = data_directory(os.environ)
+    free = shutil.disk_usage(data_dir if data_dir.exists() else ROOT).free // 2**20
+    if free < LITTLE_DISK_MB:
+        say(f"the disk of {data_dir} has {free} MB left, which may be why: a region begins with about 100 MB")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", default="au")
@@ -311,6 +325,7 @@ def main() -> int:
         validation = first_validation(region, outputs, url, key)
     except UpFailed as error:
         console.print(f"[bold red]make up:[/bold red] {error}")
+        warn_of_full_disk()
         return 1
     except (httpx.HTTPError, subprocess.CalledProcessError) as error:
         console.print(f"[bold red]make up:[/bold red] {error}; `python -m localgcp logs` may say more")

@@ -8,6 +8,7 @@ import stat
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -199,3 +200,14 @@ def test_the_pinned_module_is_the_version_that_is_searched_for() -> None:
     assert required is not None
     assert required[1] == VERSION
     assert pulumi_engine.GO_PACKAGE in (GO_MODULE / "tools.go").read_text()
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(
+    search: EngineSearch, releases: tuple[str, Path], tmp_path: Path
+) -> None:
+    publish(releases[1])
+    (tmp_path / "file").write_text("")
+    go = executable(tmp_path / "bin" / "go", "1.25")
+
+    with pytest.raises(EngineMissing, match=r"cannot be written \(Not a directory\): set XDG_CACHE_HOME"):
+        replace(search, cache=tmp_path / "file" / "cache", path=str(go.parent)).find()
