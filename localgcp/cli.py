@@ -18,6 +18,8 @@ import typer
 app = typer.Typer(
     name="localgcp",
     help="A Google Cloud region on this machine: Google's REST APIs on loopback, with real parts behind them.",
+    epilog="To begin with: [bold]up[/bold], then [bold]env[/bold]. Exit codes: 0 done, 1 failed, 2 wrong usage, "
+    "3 nothing is running where something has to be.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -180,7 +182,7 @@ def logs(
     Examples:
       python -m localgcp logs --follow
       python -m localgcp logs --service validibot-web --severity warning
-      python -m localgcp logs --filter 'jsonPayload.event="request_finished"' --limit 20
+      python -m localgcp logs --filter 'httpRequest.status>=400' --limit 20
       python -m localgcp logs --own
     """
     from urllib.parse import urlencode

@@ -3,6 +3,8 @@
 Everything that deploys is the same as on Google Cloud: Pulumi's engine, the program, the stack file. This script starts
 the region, takes the environment that it prints, and runs `pulumi up`; then it does what an operator does first, which
 is to create an organisation and to try its key.
+
+Exit codes: 0 deployed and validated, 1 failed, 130 interrupted.
 """
 
 import argparse
@@ -310,8 +312,8 @@ def warn_of_full_disk() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stack", default="au")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stack", default="au", help="the stack of this repository to deploy; default: au")
     wanted = parser.parse_args()
     started = time.monotonic()
     try:
