@@ -150,6 +150,14 @@ def test_every_variable_of_the_application_is_documented_with_its_default_and_no
             assert documented[name][0] == f"`{field.default}`", name
 
 
+def test_the_variables_that_the_program_never_sets_are_listed() -> None:
+    documented = section(SETTINGS, "## The application's environment")
+    (listed,) = re.findall(r"These no stack setting reaches: (.*?)\. Whoever", documented, re.DOTALL)
+    program = "".join(file.read_text() for file in (ROOT / "infra").rglob("*.py"))
+
+    assert set(re.findall(r"`(\w+)`", listed)) == {name for name in rows(documented) if name not in program}
+
+
 def test_every_make_target_is_documented() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     contributing = (ROOT / "CONTRIBUTING.md").read_text()
