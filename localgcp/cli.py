@@ -406,7 +406,8 @@ class _errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         from localgcp.process import ProcessError
 
-        if isinstance(error, ProcessError):
+        # OSError: a data directory of another account's, a full disk. Its text has the path and the reason.
+        if isinstance(error, ProcessError | OSError):
             _fail(str(error))
 
 

@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+import sqlite3
 from pathlib import Path
 
 from localgcp import process
@@ -38,7 +39,13 @@ def _run(data_dir: Path, listening: socket.socket) -> bool:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    region = Region(Settings(data_dir=data_dir.absolute(), port=listening.getsockname()[1]))
+    try:
+        region = Region(Settings(data_dir=data_dir.absolute(), port=listening.getsockname()[1]))
+    except sqlite3.Error as error:
+        raise process.ProcessError(
+            f"the databases in {data_dir} cannot be opened ({error}): make room if the disk is full, put a copy back,"
+            " or begin anew with `python -m localgcp reset`"
+        ) from None
     config = uvicorn.Config(
         Server(region),
         lifespan="on",

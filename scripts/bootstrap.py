@@ -91,7 +91,11 @@ def main() -> int:
             link = venv / "bin" / "pulumi"
             link_engine(EngineSearch.from_environment(say, ours=link).find(), link)
     except subprocess.CalledProcessError as error:
-        say(f"'{' '.join(error.cmd[:4])} …' failed with exit code {error.returncode}: its own message is above")
+        say(
+            f"'{' '.join(error.cmd[:4])} …' failed with exit code {error.returncode}: its own message is above. "
+            "The first run needs a package index that can be reached: a proxy goes into HTTPS_PROXY, another index "
+            "into PIP_INDEX_URL (UV_DEFAULT_INDEX for uv). Run this again, and it goes on from there"
+        )
         return 1
     except EngineMissing as error:
         say(str(error))

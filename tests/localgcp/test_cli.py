@@ -268,6 +268,25 @@ def test_a_command_that_needs_a_region_says_how_to_start_one(tmp_path: Path, com
     assert done.stdout == ""
 
 
+def test_a_database_that_cannot_be_opened_is_told(data_dir: Path) -> None:
+    (data_dir / "region.sqlite3").write_text("not a database, but as long as the header of one would have to be")
+
+    done = run(data_dir, "up", "--port", str(free_port()))
+
+    assert done.returncode == 1
+    assert re.search(r"cannot be opened \(file is not a database\): .* `python -m localgcp reset`", done.stderr)
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "env", "logs", "reset"])
+def test_a_data_directory_that_is_a_file_ends_no_command_in_a_traceback(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+
+    done = run(tmp_path / "file", command)
+
+    assert done.returncode == {"up": 1, "down": 0, "reset": 1}.get(command, 3)
+    assert "Traceback" not in done.stderr
+
+
 def test_a_process_that_took_over_the_id_of_a_dead_one_is_left_alone(data_dir: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
