@@ -98,7 +98,8 @@ def bind(data_dir: Path, port: int | None) -> socket.socket:
         if listening is None:
             why = "" if port is not None else ", which this region has used so far,"
             raise ProcessError(
-                f"port {wanted}{why} is taken by another process: stop that one, or choose another with --port"
+                f"port {wanted}{why} is taken by another process: stop that one, or choose another,"
+                " `python -m localgcp up --port <port>`"
             )
     else:
         candidates = (_listen(candidate) for candidate in USUAL_PORTS)

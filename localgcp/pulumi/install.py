@@ -135,7 +135,8 @@ def _real_homes() -> tuple[Path, ...]:
 
 
 def _is_real(command: Path) -> bool:
-    return command.is_file() and os.access(command, os.X_OK) and not is_ours(command)
+    # Asked first, because `is_file` raises below a home that is closed to us.
+    return os.access(command, os.X_OK) and command.is_file() and not is_ours(command)
 
 
 def _lay(plugin: Plugin, directory: Path, real_homes: tuple[Path, ...]) -> None:

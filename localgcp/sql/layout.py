@@ -64,6 +64,9 @@ def layout_of(data_dir: Path) -> Layout:
     account = unprivileged_account()
     homes = data_dir / "sql"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "localgcp"
+    if not can_be_written(cache):
+        # An account without a home, or with one that is read-only: nothing is shared between its regions then.
+        cache = data_dir / "cache"
     if account is not None:
         cache = Path("/var/tmp/localgcp-cache")  # noqa: S108  (owner is verified by `own_directory`)
         if not is_reachable(data_dir):
@@ -92,6 +95,14 @@ def unprivileged_account() -> Account | None:
             continue
         return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
     raise LookupError(f"Postgres refuses to run as root, and there is no account {' or '.join(ACCOUNTS)}: create one")
+
+
+def can_be_written(path: Path) -> bool:
+    """What does not exist yet counts as its parent."""
+    # Not `exists`, which raises below a directory that is closed to us.
+    while not os.access(path, os.F_OK):
+        path = path.parent
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
 def is_reachable(path: Path) -> bool:
