@@ -15,7 +15,8 @@ bootstrap: ## .venv and the Pulumi engine
 up: bootstrap ## deploy the Australian stack to a region on this machine, and run a validation in it
 	$(PYTHON) scripts/up.py
 
-down: bootstrap ## stop the region; what it holds stays for the next `make up`
+down: ## stop the region; what it holds stays for the next `make up`
+	scripts/bootstrap --no-engine
 	$(PYTHON) -m localgcp down
 
 chaos: bootstrap ## work in a region of its own while its parts are killed, and count; ARGS=--help for how much

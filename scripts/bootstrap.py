@@ -66,9 +66,23 @@ def make_environment(venv: Path, requirements: Path) -> None:
             *(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
             *("--require-hashes", "--no-deps", "--requirement", str(requirements)),
         ]
-    subprocess.run(install, check=True)
+    run_telling(install, "installing dependencies")
     stamp.write_text(wanted)
     say(f"dependencies installed in {time.monotonic() - started:.0f} s")
+
+
+def run_telling(command: list[str], what: str, every_seconds: float = 30) -> None:
+    """Run it, with a line now and then for whoever wonders whether it hangs. Raises CalledProcessError."""
+    started = time.monotonic()
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                returncode = process.wait(every_seconds)
+                break
+            except subprocess.TimeoutExpired:
+                say(f"still {what}, {time.monotonic() - started:.0f} s")
+    if returncode:
+        raise subprocess.CalledProcessError(returncode, command)
 
 
 def link_engine(engine: Path, link: Path) -> None:

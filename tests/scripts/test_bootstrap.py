@@ -1,12 +1,16 @@
 """Bootstrap: makes an environment from pinned requirements, and leaves it alone when it is made."""
 
+import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from scripts.bootstrap import link_engine, make_environment, stamp_of
+from scripts import bootstrap
+from scripts.bootstrap import link_engine, make_environment, run_telling, stamp_of
 
 
 @pytest.fixture
@@ -43,6 +47,31 @@ def test_other_requirements_have_another_stamp(requirements: Path) -> None:
     requirements.write_text("# something else\n")
 
     assert stamp_of(requirements) != before
+
+
+def test_what_takes_long_is_told_from_what_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends after it has been told of: it waits for a line in a pipe."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    opener = threading.Thread(target=lambda: gate.write_text("go"))
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if len(told) == 1:
+            opener.start()
+
+    monkeypatch.setattr(bootstrap, "say", tell)
+
+    run_telling(["sh", "-c", f"read line < {gate}; exit 0"], "installing", every_seconds=0.5)
+    opener.join()
+
+    assert re.fullmatch(r"still installing, \d+ s", told[0])
+
+
+def test_a_command_that_fails_is_not_taken_for_done() -> None:
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
+        run_telling(["sh", "-c", "exit 3"], "installing")
 
 
 def test_the_link_to_the_engine_follows_the_search(tmp_path: Path) -> None:
