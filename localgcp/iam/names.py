@@ -46,12 +46,12 @@ class Names:
     def project_of(self, key: str) -> str | None:
         """The id of the project that a resource belongs to; None for what belongs to none (a billing account)."""
         if (match := _PROJECT.search(key)) is not None:
-            return self._project_id(match[1])
+            return self.project_id(match[1])
         words = key.split("/")
         if words[:2] == ["storage", "b"] and len(words) > 2:
             bucket = self._store.find("/".join(words[:3]))
             if bucket and bucket.get("projectNumber"):
-                return self._project_id(str(bucket["projectNumber"]))
+                return self.project_id(str(bucket["projectNumber"]))
         return None
 
     def lineage(self, key: str) -> list[str]:
@@ -88,7 +88,7 @@ class Names:
         row = self._store.row("SELECT number FROM projects WHERE id = ?", (project,))
         return str(row["number"]) if row else project
 
-    def _project_id(self, id_or_number: str) -> str:
+    def project_id(self, id_or_number: str) -> str:
         if not id_or_number.isdigit():
             return id_or_number
         if (known := self._ids.get(id_or_number)) is not None:

@@ -70,6 +70,10 @@ class Iam:
         """Those of `permissions` that the caller has, in the order they were asked for."""
         return [permission for permission in permissions if self.allows(principal, permission, key)]
 
+    def is_member(self, principal: Principal, member: str) -> bool:
+        """Whether a policy that names `member` means this principal."""
+        return self._is_member(principal, _compile({"role": "", "members": [member]}))
+
     def _policy_allows(self, principal: Principal, permission: str, policy_key: str, key: str) -> bool:
         for binding in self._bindings(policy_key):
             if not self._is_member(principal, binding):

@@ -1,8 +1,8 @@
 """Cloud Storage: the JSON API's methods. Contents move through `localgcp.storage.transfers` and the XML API.
 
 Every method checks its permission itself, against the bucket: a bucket that does not exist is 404 for everybody who is
-somebody, and an object's permission is asked of the object. What Google offers beyond the methods below (access control
-lists, folders, managed folders, caches, relocation) is refused by name.
+somebody, and an object's permission is asked of the object. What Google offers beyond the methods below (folders,
+managed folders, caches, relocation) is refused by name.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ from localgcp.errors import (
 from localgcp.iam import accounts
 from localgcp.region import Region
 from localgcp.service import Call, Service
-from localgcp.storage import buckets, contexts, encryption, globs
+from localgcp.storage import access_controls, buckets, contexts, encryption, globs
+from localgcp.storage.access_controls import PUBLIC, UNIFORM
 from localgcp.storage.batch import batch_app
 from localgcp.storage.cloud_storage import CloudStorage, of
 from localgcp.storage.http import refusal
 from localgcp.storage.objects import WRITABLE, StoredObject
 from localgcp.storage.preconditions import NotModified, Preconditions, number
 from localgcp.storage.ranges import RangeNotSatisfiable
-from localgcp.storage.transfers import download, download_app, encrypted_with, refuse_legacy_acl, upload_app
+from localgcp.storage.transfers import download, download_app, encrypted_with, upload_app
 from localgcp.storage.xml_api import xml_app
 from localgcp.store import Resource
 
 LIFECYCLE_INTERVAL = timedelta(seconds=30)
-PUBLIC = frozenset({"allUsers", "allAuthenticatedUsers"})
 
 service = Service("storage:v1")
 for _method in discovery.load("storage:v1").methods:
@@ -83,11 +83,25 @@ class StorageCall:
         return number(self.call.query, "generation")
 
     def check(self, permission: str, name: str | None = None) -> None:
-        self.storage.check(self.call.principal, permission, self.bucket, name)
+        self.storage.check(self.call.principal, permission, self.bucket, name, self.generation if name else None)
 
-    def answer(self, found: StoredObject) -> dict[str, Any]:
+    def allows(self, permission: str, name: str | None = None) -> bool:
+        return self.storage.allows(self.call.principal, permission, self.bucket, name)
+
+    def answer(self, found: StoredObject, *, full: bool | None = None) -> dict[str, Any]:
         key = encryption.supplied(self.call.request.headers)
-        return self.storage.objects.to_json(found, full=self.call.query.get("projection") == "full", key=key)
+        return self.storage.object_json(found, full=_full(self.query) if full is None else full, key=key)
+
+    def answer_changed(self, found: StoredObject) -> dict[str, Any]:
+        """Who changes an object sees its access controls unless he asks not to, or may not."""
+        return self.answer(
+            found, full=_full(self.query, True) and self.allows("storage.objects.getIamPolicy", found.name)
+        )
+
+    def check_full(self, permission: str, name: str | None = None) -> None:
+        """Access controls that are asked for are for those who may see them."""
+        if _full(self.query) and not buckets.is_uniform(self.bucket):
+            self.check(permission, name)
 
 
 Behaviour = Callable[[StorageCall], Any]
@@ -142,7 +156,6 @@ class BucketVersion:
 def insert_bucket(call: Call) -> Resource:
     _check_project(call, "storage.buckets.create")
     body = dict(call.body)
-    _refuse_bucket_acl(body, call.query)
     if (body.get("hierarchicalNamespace") or {}).get("enabled"):
         raise Unimplemented("Hierarchical namespaces have no behaviour in localgcp.")
     if call.query.get("enableObjectRetention"):
@@ -152,7 +165,11 @@ def insert_bucket(call: Call) -> Resource:
     number_ = call.region.project_number(call.project)
     bucket = buckets.created(body, project_number=number_, now=call.region.clock.now())
     try:
-        return call.store.create(f"storage/b/{bucket['name']}", bucket)
+        with call.store.transaction():
+            made = call.store.create(f"storage/b/{bucket['name']}", bucket)
+            made = _with_lists(of(call.region), made, body, call.query, is_new=True)
+        is_full = _full(call.query, bool(body.get("acl") or body.get("defaultObjectAcl")))
+        return _bucket(of(call.region), made, full=is_full)
     except AlreadyExists:
         taken = call.store.find(f"storage/b/{bucket['name']}")
         if taken is not None and taken["projectNumber"] == number_:
@@ -182,8 +199,16 @@ def list_buckets(call: Call) -> dict[str, Any]:
     )
     if call.query.get("softDeleted"):
         found = []  # a deleted bucket is gone here: see the reference
-    limit = _limit(call.query)
-    answer: dict[str, Any] = {"kind": "storage#buckets"} | ({"items": found[:limit]} if found else {})
+    limit, storage = _limit(call.query), of(call.region)
+    items = [
+        _bucket(
+            storage,
+            bucket,
+            full=_full(call.query) and storage.allows(call.principal, "storage.buckets.getIamPolicy", bucket),
+        )
+        for bucket in found[:limit]
+    ]
+    answer: dict[str, Any] = {"kind": "storage#buckets"} | ({"items": items} if items else {})
     if len(found) > limit:
         answer["nextPageToken"] = found[limit - 1]["name"]
     return answer
@@ -193,19 +218,24 @@ def list_buckets(call: Call) -> dict[str, Any]:
 def get_bucket(request: StorageCall) -> Resource:
     if request.query.get("softDeleted"):
         raise NotFound("The specified bucket does not exist.")
+    request.check_full("storage.buckets.getIamPolicy")
     request.preconditions.check(BucketVersion(request.bucket), reading=True)
-    return request.bucket
+    return _bucket(request.storage, request.bucket, full=_full(request.query))
 
 
 @method("buckets.patch", "buckets.update", permission="storage.buckets.update")
 def change_bucket(request: StorageCall) -> Resource:
-    _refuse_bucket_acl(request.body, request.query)
+    if _names_lists(request.body, request.query):
+        request.check("storage.buckets.setIamPolicy")
     with request.call.store.transaction():
         current = request.storage.objects.bucket(request.bucket["name"])
         request.preconditions.check(BucketVersion(current))
         whole = request.call.method.id == "buckets.update"
         changed = buckets.changed(current, request.body, whole=whole, now=request.call.region.clock.now())
-        return request.call.store.put(current.key, changed)
+        made = request.call.store.put(current.key, changed)
+        made = _with_lists(request.storage, made, request.body, request.query)
+    is_full = _full(request.query, True) and request.allows("storage.buckets.getIamPolicy")
+    return _bucket(request.storage, made, full=is_full)
 
 
 @method("buckets.delete", permission="storage.buckets.delete")
@@ -230,7 +260,7 @@ def lock_retention_policy(request: StorageCall) -> Resource:
             raise InvalidArgument("The bucket has no retention policy to lock.", reason="invalid")
         changed = buckets.changed(current, {}, whole=False, now=request.call.region.clock.now())
         changed["retentionPolicy"] = changed["retentionPolicy"] | {"isLocked": True}
-        return request.call.store.put(current.key, changed)
+        return _bucket(request.storage, request.call.store.put(current.key, changed))
 
 
 @method("buckets.getStorageLayout", permission="storage.objects.list")
@@ -241,6 +271,51 @@ def get_storage_layout(request: StorageCall) -> dict[str, Any]:
         if key in request.bucket
     }
     return {"kind": "storage#storageLayout", "bucket": request.bucket["name"], **layout}
+
+
+def _full(query: Mapping[str, Any], default: bool = False) -> bool:
+    """Whether a request asks for access controls too."""
+    return bool(query["projection"] == "full") if query.get("projection") else default
+
+
+def _bucket(storage: CloudStorage, bucket: Resource, *, full: bool = False) -> Resource:
+    """A bucket as it is answered; `full` adds its access controls."""
+    shown = Resource(bucket.key, {name: value for name, value in bucket.items() if name != "defaultObjectAcl"})
+    if full:
+        shown.update(storage.access_controls.bucket_fields(bucket))
+    return shown
+
+
+def _names_lists(body: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
+    return any(body.get(name) is not None for name in ("acl", "defaultObjectAcl")) or any(
+        query.get(name) for name in ("predefinedAcl", "predefinedDefaultObjectAcl")
+    )
+
+
+def _with_lists(
+    storage: CloudStorage,
+    bucket: Resource,
+    body: Mapping[str, Any],
+    query: Mapping[str, Any],
+    *,
+    is_new: bool = False,
+) -> Resource:
+    """Keep the access control lists that a request describes; a bucket that is new begins with Google's."""
+    controls = storage.access_controls
+    given, predefined = body.get("acl"), query.get("predefinedAcl")
+    default, predefined_default = body.get("defaultObjectAcl"), query.get("predefinedDefaultObjectAcl")
+    if buckets.is_uniform(bucket):
+        if given or predefined or default or predefined_default:
+            raise InvalidArgument(f"Cannot use ACL API to update bucket policy {UNIFORM}", reason="invalid")
+        return bucket
+    if is_new and not given and not predefined:
+        predefined = "projectPrivate"
+    if given is not None or predefined:
+        controls.set_bucket(bucket, controls.asked(access_controls.BUCKET, bucket, given, predefined))
+    if default is not None or predefined_default:
+        entries = controls.asked(access_controls.DEFAULT, bucket, default, predefined_default)
+        return storage.region.store.put(bucket.key, {**bucket, "defaultObjectAcl": entries})
+    return bucket
 
 
 # Policies
@@ -295,6 +370,7 @@ def _policy(request: StorageCall, policy: Mapping[str, Any]) -> dict[str, Any]:
 
 @method("objects.list", permission="storage.objects.list")
 def list_objects(request: StorageCall) -> dict[str, Any]:
+    request.check_full("storage.objects.getIamPolicy")
     query = request.query
     if query.get("versions") and query.get("softDeleted"):
         raise InvalidArgument("versions and softDeleted cannot be specified together.", reason="invalid")
@@ -333,6 +409,7 @@ def get_object(request: StorageCall) -> Any:
     _, found = request.storage.readable(
         principal, request.bucket["name"], name, request.generation, soft_deleted=soft_deleted
     )
+    request.check_full("storage.objects.getIamPolicy", name)
     request.preconditions.check(found, reading=True)
     return request.answer(found)
 
@@ -356,9 +433,18 @@ def change_object(request: StorageCall) -> dict[str, Any]:
         current = request.storage.objects.get(request.bucket["name"], request.name, request.generation)
         for permission in sorted(contexts.permissions(current.properties, request.body)):
             request.check(permission, request.name)
-    refuse_legacy_acl(
-        request.storage, request.bucket["name"], request.query.get("predefinedAcl"), request.body.get("acl")
-    )
+    given, predefined = request.body.get("acl"), request.query.get("predefinedAcl")
+    acl = None
+    if buckets.is_uniform(request.bucket):
+        if given or predefined:
+            raise InvalidArgument(f"Cannot update access control for an object {UNIFORM}", reason="invalid")
+    elif given is not None or predefined:
+        request.check("storage.objects.setIamPolicy", request.name)
+        current = request.storage.objects.get(request.bucket["name"], request.name, request.generation)
+        owner = current.properties.get("owner")
+        acl = request.storage.access_controls.asked(
+            access_controls.OBJECT, request.bucket, given, predefined, owner=owner
+        )
     changed = request.storage.objects.change(
         request.bucket["name"],
         request.name,
@@ -367,8 +453,9 @@ def change_object(request: StorageCall) -> dict[str, Any]:
         preconditions=request.preconditions,
         whole=request.call.method.id == "objects.update",
         override_unlocked_retention=override,
+        acl=acl,
     )
-    return request.answer(changed)
+    return request.answer_changed(changed)
 
 
 @method("objects.delete", permission="storage.objects.delete")
@@ -383,14 +470,17 @@ def restore_object(request: StorageCall) -> dict[str, Any]:
     generation = request.generation
     if generation is None:
         raise InvalidArgument("Required parameter: generation", reason="required", location="generation")
-    if request.query.get("copySourceAcl"):
-        raise Unimplemented("Access control lists have no behaviour in localgcp.")
     bucket = request.bucket["name"]
-    allow = request.storage.writing(request.call.principal, bucket, request.name, {})
+    kept: Mapping[str, Any] = {}
+    if request.query.get("copySourceAcl"):
+        source = request.storage.objects.get_soft_deleted(bucket, request.name, generation)
+        entries = request.storage.access_controls.of_object(request.bucket, source)
+        kept = {"acl": [{"entity": entity, "role": role} for entity, role in entries.items()]}
+    allow = request.storage.writing(request.call.principal, bucket, request.name, kept)
     restored = request.storage.objects.restore(
         bucket, request.name, generation, preconditions=request.preconditions, allow=allow
     )
-    return request.answer(restored)
+    return request.answer_changed(restored)
 
 
 @service.method("objects.copy", "objects.rewrite")
@@ -406,8 +496,8 @@ def copy_object(call: Call) -> dict[str, Any]:
     # A rewrite may change the key; a copy has one for both objects.
     source_headers = encryption.SOURCE_HEADERS if call.method.id == "objects.rewrite" else encryption.HEADERS
     encryption.check(source, encryption.supplied(headers, source_headers))
-    refuse_legacy_acl(storage, target_bucket, call.query.get("destinationPredefinedAcl"), call.body.get("acl"))
-    allow = storage.writing(call.principal, target_bucket, target, call.body)
+    predefined = call.query.get("destinationPredefinedAcl")
+    allow = storage.writing(call.principal, target_bucket, target, call.body, predefined)
     # Any metadata in the body replaces all of the source's.
     described = {
         key: value for key, value in call.body.items() if key in WRITABLE | {"storageClass"} and value is not None
@@ -421,8 +511,8 @@ def copy_object(call: Call) -> dict[str, Any]:
         preconditions=Preconditions.from_query(call.query),
         allow=allow,
     )
-    full = call.query.get("projection") == "full"
-    resource = storage.objects.to_json(stored, full=full, key=encryption.key_of(stored))
+    full = _full(call.query, bool(call.body.get("acl")))
+    resource = storage.object_json(stored, full=full, key=encryption.key_of(stored))
     if call.method.id == "objects.copy":
         return resource
     return {
@@ -444,8 +534,8 @@ def compose_objects(call: Call) -> dict[str, Any]:
     for field in ("kmsKeyName", "customerEncryption"):
         destination.pop(field, None)
     encrypted = encrypted_with(call.query.get("kmsKeyName"), call.request.headers)
-    refuse_legacy_acl(storage, bucket_name, call.query.get("destinationPredefinedAcl"), destination.get("acl"))
-    allow = storage.writing(call.principal, bucket_name, name, destination)
+    predefined = call.query.get("destinationPredefinedAcl")
+    allow = storage.writing(call.principal, bucket_name, name, destination, predefined)
     sources: list[tuple[str, int | None, int | None]] = []
     for source in call.body.get("sourceObjects") or []:
         if not source.get("name"):
@@ -480,6 +570,125 @@ def move_object(call: Call) -> dict[str, Any]:
     allow = storage.writing(call.principal, bucket_name, name, {})
     moved = storage.objects.move(source, name, preconditions=Preconditions.from_query(call.query), allow=allow)
     return storage.objects.to_json(moved, key=encryption.key_of(moved))
+
+
+# Access control lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessList:
+    """The list that a call's path names, as it is at this moment."""
+
+    request: StorageCall
+    kind: access_controls.Kind
+    bucket: Resource
+    found: StoredObject | None
+    entries: access_controls.Entries
+
+    def entity(self) -> str:
+        """The entity that the path names. Raises NotFound when it has no entry."""
+        entity = self.request.storage.access_controls.entity(self.request.params["entity"])
+        if entity not in self.entries:
+            raise NotFound(f"The access control list has no entry for '{entity}'.")
+        return entity
+
+    def entry(self, entity: str) -> dict[str, Any]:
+        controls = self.request.storage.access_controls
+        return controls.resource(self.kind, self.bucket, entity, self.entries[entity], self.found)
+
+    def changed(self, changes: Mapping[str, Any]) -> "AccessList":
+        """Write the list with other roles; None takes an entry away. Raises InvalidArgument, PreconditionFailed."""
+        storage, owner = self.request.storage, self.found.properties.get("owner") if self.found else None
+        roles = {**self.entries, **changes}
+        given = [{"entity": entity, "role": role} for entity, role in roles.items() if role is not None]
+        entries = storage.access_controls.asked(self.kind, self.bucket, given, owner=owner)
+        if self.found is not None:
+            name, generation = self.found.name, self.found.generation
+            storage.objects.change(self.bucket["name"], name, {}, generation=generation, acl=entries)
+        else:
+            properties = buckets.changed(self.bucket, {}, whole=False, now=storage.region.clock.now())
+            if self.kind is access_controls.BUCKET:
+                storage.access_controls.set_bucket(self.bucket, entries)
+            else:
+                properties["defaultObjectAcl"] = entries
+            storage.region.store.put(self.bucket.key, properties)
+        return _access_list(self.request)
+
+
+KINDS = {
+    "bucketAccessControls": access_controls.BUCKET,
+    "defaultObjectAccessControls": access_controls.DEFAULT,
+    "objectAccessControls": access_controls.OBJECT,
+}
+
+
+def of_lists(*verbs: str) -> list[str]:
+    return [f"{collection}.{verb}" for collection in KINDS for verb in verbs]
+
+
+@method(*of_lists("list"), permission=None)
+def list_access_controls(request: StorageCall) -> dict[str, Any]:
+    _check_list(request, "getIamPolicy")
+    found = _access_list(request)
+    return {"kind": f"{found.kind.resource}s", "items": [found.entry(entity) for entity in found.entries]}
+
+
+@method(*of_lists("get"), permission=None)
+def get_access_control(request: StorageCall) -> dict[str, Any]:
+    _check_list(request, "getIamPolicy")
+    found = _access_list(request)
+    return found.entry(found.entity())
+
+
+@method(*of_lists("insert"), permission=None)
+def insert_access_control(request: StorageCall) -> dict[str, Any]:
+    _check_list(request, "setIamPolicy", "update")
+    entity = request.storage.access_controls.entity(request.body.get("entity"))
+    with request.call.store.transaction():
+        return _access_list(request).changed({entity: request.body.get("role") or ""}).entry(entity)
+
+
+@method(*of_lists("patch", "update"), permission=None)
+def change_access_control(request: StorageCall) -> dict[str, Any]:
+    _check_list(request, "setIamPolicy", "update")
+    with request.call.store.transaction():
+        found = _access_list(request)
+        entity = found.entity()
+        return found.changed({entity: request.body.get("role") or found.entries[entity]}).entry(entity)
+
+
+@method(*of_lists("delete"), permission=None)
+def delete_access_control(request: StorageCall) -> None:
+    _check_list(request, "setIamPolicy", "update")
+    with request.call.store.transaction():
+        found = _access_list(request)
+        found.changed({found.entity(): None})
+
+
+def _check_list(request: StorageCall, *verbs: str) -> None:
+    """Raises PermissionDenied, and InvalidArgument under uniform access."""
+    name = request.params.get("object")
+    noun = "bucket" if name is None else "object"
+    for verb in verbs:
+        request.check(f"storage.{noun}s.{verb}", name)
+    if buckets.is_uniform(request.bucket):
+        action = "get" if verbs == ("getIamPolicy",) else "update"
+        raise InvalidArgument(f"Cannot use ACL API to {action} {noun} policy {UNIFORM}", reason="invalid")
+
+
+def _access_list(request: StorageCall) -> AccessList:
+    storage, controls = request.storage, request.storage.access_controls
+    kind = KINDS[request.call.method.id.partition(".")[0]]
+    bucket, found = storage.objects.bucket(request.bucket["name"]), None
+    match kind:
+        case access_controls.OBJECT:
+            found = storage.objects.get(bucket["name"], request.name, request.generation)
+            entries = controls.of_object(bucket, found)
+        case access_controls.DEFAULT:
+            entries = controls.default_of(bucket)
+        case _:
+            entries = controls.of_bucket(bucket)
+    return AccessList(request=request, kind=kind, bucket=bucket, found=found, entries=entries)
 
 
 # Notifications: kept, for there is no Pub/Sub here to publish to
@@ -591,31 +800,11 @@ def list_caches(request: StorageCall) -> dict[str, Any]:
     return {"kind": "storage#anywhereCaches", "items": []}
 
 
-@method(
-    *(
-        identifier
-        for identifier in discovery.load("storage:v1").methods
-        if identifier.partition(".")[0]
-        in ("bucketAccessControls", "defaultObjectAccessControls", "objectAccessControls")
-    ),
-    "objects.getIamPolicy",
-    "objects.setIamPolicy",
-    permission=None,
-)
-def refuse_access_controls(request: StorageCall) -> None:
+@method("objects.getIamPolicy", "objects.setIamPolicy", permission=None)
+def refuse_object_policies(request: StorageCall) -> None:
     if request.call.principal.is_anonymous:
         raise request.storage.refusal(request.call.principal, "storage.buckets.getIamPolicy", request.bucket)
-    if buckets.is_uniform(request.bucket):
-        noun = "object" if "object" in request.params else "bucket"
-        action = "get" if request.call.request.method == "GET" else "update"
-        raise InvalidArgument(
-            f"Cannot use ACL API to {action} {noun} policy when uniform bucket-level access is enabled. Read more at"
-            " https://cloud.google.com/storage/docs/uniform-bucket-level-access",
-            reason="invalid",
-        )
-    raise Unimplemented(
-        "Access control lists have no behaviour in localgcp: enable uniform bucket-level access and grant roles."
-    )
+    raise Unimplemented("Objects have no policies in localgcp: grant roles on the bucket, or an access control list.")
 
 
 def _refused(call: Call) -> None:
@@ -659,20 +848,6 @@ def _check_project(call: Call, permission: str) -> None:
         )
         refusal: type[ApiError] = Unauthenticated if call.principal.is_anonymous else PermissionDenied
         raise refusal(message, reason="required" if call.principal.is_anonymous else "forbidden")
-
-
-def _refuse_bucket_acl(body: Mapping[str, Any], query: Mapping[str, Any]) -> None:
-    given = [name for name in ("acl", "defaultObjectAcl") if body.get(name)]
-    given += [
-        name
-        for name in ("predefinedAcl", "predefinedDefaultObjectAcl")
-        if query.get(name) not in (None, "", "private", "projectPrivate")
-    ]
-    if given:
-        raise Unimplemented(
-            f"{given[0]}: access control lists have no behaviour in localgcp: enable uniform bucket-level access and"
-            " grant roles."
-        )
 
 
 def _params(call: Call) -> dict[str, str]:

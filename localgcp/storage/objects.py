@@ -64,7 +64,6 @@ RETENTION_FIELDS = ("mode", "retainUntilTime")
 #: What a client may say about an object. Anything else in a metadata body is Google's to set, and ignored.
 WRITABLE = frozenset(
     {
-        "acl",
         "cacheControl",
         "contentDisposition",
         "contentEncoding",
@@ -133,6 +132,9 @@ class StoredObject:
         return cls(**values)
 
 
+NOTHING: Mapping[str, Any] = {}
+
+
 class Page(NamedTuple):
     items: list[StoredObject]
     prefixes: list[str]
@@ -145,9 +147,12 @@ class Allow:
     def overwrite(self) -> None:
         """Asked before an object takes the place of another."""
 
+    def access(self) -> Mapping[str, Any]:
+        """The properties that say whose a new object is, and who else may use it."""
+        return NOTHING
+
 
 ANYTHING = Allow()
-NOTHING: Mapping[str, Any] = {}
 
 
 class Objects:
@@ -303,6 +308,7 @@ class Objects:
                 kept["customerEncryption"] = properties["customerEncryption"]
             elif kms_key:
                 kept["kmsKeyName"] = kms_key if "/cryptoKeyVersions/" in kms_key else f"{kms_key}/cryptoKeyVersions/1"
+            kept |= allow.access()
             _complete_retention(home, {}, kept, now)
             contexts.complete({}, kept, written)
             stored = StoredObject(
@@ -351,8 +357,9 @@ class Objects:
         preconditions: Preconditions = NONE,
         whole: bool = False,
         override_unlocked_retention: bool = False,
+        acl: Mapping[str, str] | None = None,
     ) -> StoredObject:
-        """Patch the metadata, or replace all of it when `whole`. Raises NotFound."""
+        """Patch the metadata, or replace all of it when `whole`, and the access control list. Raises NotFound."""
         with self._changing() as (tx, _):
             home = self.bucket(bucket)
             found = self.get(bucket, name, generation)
@@ -360,12 +367,12 @@ class Objects:
             before = dict(found.properties)
             asked = {key: value for key, value in body.items() if key in WRITABLE}
             if whole:
-                kept = {
-                    key: value for key, value in before.items() if key not in WRITABLE or key in ("acl", "contexts")
-                }
+                kept = {key: value for key, value in before.items() if key not in WRITABLE or key == "contexts"}
                 properties = kept | {key: value for key, value in asked.items() if value is not None}
             else:
                 properties = merged(before, asked)
+            if acl is not None:
+                properties["acl"] = acl
             storage_class = body.get("storageClass")
             if storage_class not in (None, found.storage_class):
                 raise InvalidArgument(
@@ -409,7 +416,7 @@ class Objects:
                 raise missing(source.bucket, source.name, source.generation)
             if properties is None:
                 # A bucket's default class applies to a copy too; holds and retention do not travel.
-                left = ("temporaryHold", "eventBasedHold", "retention", "acl", "kmsKeyName", "customerEncryption")
+                left = ("temporaryHold", "eventBasedHold", "retention", "kmsKeyName", "customerEncryption")
                 properties = {key: value for key, value in source.properties.items() if key not in left}
             elif "contexts" not in properties and "contexts" in source.properties:
                 # They are no metadata, and stay unless they are replaced themselves.
@@ -521,7 +528,6 @@ class Objects:
         with self._changing():
             source = self.get_soft_deleted(bucket, name, generation)
             properties = dict(source.properties) | {"storageClass": source.storage_class}
-            properties.pop("acl", None)
             return self.copy(source, bucket, name, properties, preconditions=preconditions, allow=allow)
 
     def set_storage_class(self, found: StoredObject, storage_class: str) -> None:
@@ -582,8 +588,8 @@ class Objects:
 
     # Answers
 
-    def to_json(self, found: StoredObject, *, full: bool = False, key: str | None = None) -> dict[str, Any]:
-        """The resource `storage#object`. `full` adds access controls.
+    def to_json(self, found: StoredObject, *, key: str | None = None) -> dict[str, Any]:
+        """The resource `storage#object`, without access controls.
 
         Checksums of an object with a customer-supplied key are for those who sent that `key`.
         """
@@ -620,13 +626,11 @@ class Objects:
         if found.state == "soft_deleted":
             body |= {"softDeleteTime": found.soft_deleted, "hardDeleteTime": found.hard_delete}
         for name, value in found.properties.items():
-            if name in WRITABLE - {"acl"} or name in ("kmsKeyName", "customerEncryption"):
+            if name in WRITABLE or name in ("kmsKeyName", "customerEncryption"):
                 body[name] = value
         expires = self._retained_until(self._store.find(f"storage/b/{found.bucket}") or {}, found)
         if expires is not None:
             body["retentionExpirationTime"] = times.text(expires)
-        if full and "acl" in found.properties:
-            body["acl"] = found.properties["acl"]
         return body
 
     # Inside a transaction

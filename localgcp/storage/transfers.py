@@ -8,11 +8,10 @@ from urllib.parse import quote, unquote, urlencode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from localgcp.errors import ApiError, InvalidArgument, NotFound, Unimplemented
+from localgcp.errors import ApiError, InvalidArgument, NotFound
 from localgcp.iam.principal import Principal
 from localgcp.partial import select
 from localgcp.storage import encryption, media
-from localgcp.storage.buckets import is_uniform
 from localgcp.storage.cloud_storage import CallerAllow, CloudStorage
 from localgcp.storage.files import Content, ContentWriter
 from localgcp.storage.http import json_body, object_metadata, principal_of, served
@@ -97,14 +96,14 @@ async def _start(request: Request, storage: CloudStorage, principal: Principal, 
     size = number(request.headers, "x-upload-content-length")
 
     def begin() -> Upload:
-        _may_write(storage, principal, bucket, name, properties, query)
+        allow = _may_write(storage, principal, bucket, name, properties, query)
         preconditions.check(storage.objects.find(bucket, name))
         return storage.uploads.begin(
             "resumable",
             bucket,
             name,
             principal=principal.email,
-            properties=properties,
+            properties=properties_of_session(properties, query.get("predefinedAcl"), allow),
             preconditions=preconditions,
             size=size,
             expected={key: metadata[key] for key in ("crc32c", "md5Hash") if metadata.get(key)},
@@ -295,29 +294,22 @@ def _may_write(
     properties: Mapping[str, Any],
     query: Mapping[str, str],
 ) -> CallerAllow:
-    refuse_legacy_acl(storage, bucket, query.get("predefinedAcl"), properties.get("acl"))
-    return storage.writing(principal, bucket, name, properties)
+    return storage.writing(principal, bucket, name, properties, query.get("predefinedAcl"))
 
 
-def refuse_legacy_acl(storage: CloudStorage, bucket: str, predefined: str | None, acl: Any) -> None:
-    """Raises InvalidArgument under uniform access, as Google does, and Unimplemented where Google would obey."""
-    if predefined in (None, "") and not acl:
-        return
-    if is_uniform(storage.objects.bucket(bucket)):
-        raise InvalidArgument(
-            "Cannot insert legacy ACL for an object when uniform bucket-level access is enabled. Read more at"
-            " https://cloud.google.com/storage/docs/uniform-bucket-level-access",
-            reason="invalid",
-        )
-    if predefined not in ("private", "projectPrivate"):
-        raise Unimplemented(
-            "Access control lists have no behaviour in localgcp: enable uniform bucket-level access and grant roles."
-        )
+def properties_of_session(
+    properties: Mapping[str, Any], predefined_acl: str | None, allow: CallerAllow
+) -> dict[str, Any]:
+    """What an upload of several requests has to remember: a predefined list as the entries that it stands for."""
+    if not predefined_acl:
+        return dict(properties)
+    entries = [{"entity": entity, "role": role} for entity, role in allow.access()["acl"].items()]
+    return {**properties, "acl": entries}
 
 
 def _resource(storage: CloudStorage, stored: StoredObject, query: Mapping[str, str]) -> Response:
     # Whoever wrote the object has its key.
-    body = storage.objects.to_json(stored, full=query.get("projection") == "full", key=encryption.key_of(stored))
+    body = storage.object_json(stored, full=query.get("projection") == "full", key=encryption.key_of(stored))
     fields = query.get("fields")
     return JSONResponse(select(body, fields) if fields else body, headers={"ETag": stored.etag})
 

@@ -31,6 +31,7 @@ from localgcp.errors import (
 from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
 from localgcp.storage import cors, encryption, media, policies, signing, times
+from localgcp.storage.access_controls import predefined_of_header
 from localgcp.storage.checksums import crc32c_text, digest_text
 from localgcp.storage.cloud_storage import CallerAllow, CloudStorage, of
 from localgcp.storage.http import principal_of
@@ -38,7 +39,7 @@ from localgcp.storage.multipart import FormReader
 from localgcp.storage.objects import StoredObject, check_name
 from localgcp.storage.preconditions import MESSAGE, NotModified, Preconditions, number
 from localgcp.storage.ranges import RangeNotSatisfiable, SizeRange
-from localgcp.storage.transfers import continue_session, encrypted_with, refuse_legacy_acl
+from localgcp.storage.transfers import continue_session, encrypted_with, properties_of_session
 from localgcp.storage.uploads import Upload
 from localgcp.store import Resource
 
@@ -223,8 +224,11 @@ async def _put(call: XmlCall) -> Response:
 
 def _may_write(call: XmlCall, properties: Mapping[str, Any]) -> CallerAllow:
     check_name(call.name)
-    refuse_legacy_acl(call.storage, call.bucket, call.request.headers.get("x-goog-acl"), None)
-    return call.storage.writing(call.principal, call.bucket, call.name, properties)
+    return call.storage.writing(call.principal, call.bucket, call.name, properties, _predefined_acl(call))
+
+
+def _predefined_acl(call: XmlCall) -> str | None:
+    return predefined_of_header(call.request.headers.get("x-goog-acl"))
 
 
 def _copy(call: XmlCall) -> Response:
@@ -268,13 +272,13 @@ def _start_resumable(call: XmlCall) -> Response:
     properties = _properties(call.request.headers)
     if call.request.headers.get("x-upload-content-type"):
         properties["contentType"] = call.request.headers["x-upload-content-type"]
-    _may_write(call, properties)
+    allow = _may_write(call, properties)
     upload = call.storage.uploads.begin(
         "resumable",
         call.bucket,
         call.name,
         principal=call.principal.email,
-        properties=properties,
+        properties=properties_of_session(properties, _predefined_acl(call), allow),
         preconditions=Preconditions.from_xml_headers(call.request.headers),
         size=number(call.request.headers, "x-upload-content-length"),
         sizes=SizeRange.of_header(call.request.headers.get("x-goog-content-length-range")),
@@ -345,8 +349,8 @@ async def _post_form(call: XmlCall) -> Response:
             email, sizes = policies.verify(fields, call.bucket, now=region.clock.now(), signer=storage.signer)
             principal = _usable(storage, email)
         check_name(name)
-        refuse_legacy_acl(storage, call.bucket, fields.get("acl"), None)
-        return storage.writing(principal, call.bucket, name, properties), sizes
+        predefined = predefined_of_header(fields.get("acl"))
+        return storage.writing(principal, call.bucket, name, properties, predefined), sizes
 
     allow, sizes = await region.run_in_thread(may_write)
     content = await media.store(reader.media(), storage.files, sizes)
@@ -386,13 +390,13 @@ def _posted(call: XmlCall, fields: Mapping[str, str], stored: StoredObject) -> R
 
 def _initiate(call: XmlCall) -> Response:
     properties = _properties(call.request.headers)
-    _may_write(call, properties)
+    allow = _may_write(call, properties)
     upload = call.storage.uploads.begin(
         "multipart",
         call.bucket,
         call.name,
         principal=call.principal.email,
-        properties=properties,
+        properties=properties_of_session(properties, _predefined_acl(call), allow),
         preconditions=Preconditions.from_xml_headers(call.request.headers),
     )
     return _xml(
