@@ -441,9 +441,14 @@ def change_object(request: StorageCall) -> dict[str, Any]:
     elif given is not None or predefined:
         request.check("storage.objects.setIamPolicy", request.name)
         current = request.storage.objects.get(request.bucket["name"], request.name, request.generation)
-        owner = current.properties.get("owner")
-        acl = request.storage.access_controls.asked(
-            access_controls.OBJECT, request.bucket, given, predefined, owner=owner
+        controls = request.storage.access_controls
+        acl = controls.asked(
+            access_controls.OBJECT,
+            request.bucket,
+            given,
+            predefined,
+            owner=current.properties.get("owner"),
+            known=controls.of_object(request.bucket, current),
         )
     changed = request.storage.objects.change(
         request.bucket["name"],
@@ -601,7 +606,7 @@ class AccessList:
         storage, owner = self.request.storage, self.found.properties.get("owner") if self.found else None
         roles = {**self.entries, **changes}
         given = [{"entity": entity, "role": role} for entity, role in roles.items() if role is not None]
-        entries = storage.access_controls.asked(self.kind, self.bucket, given, owner=owner)
+        entries = storage.access_controls.asked(self.kind, self.bucket, given, owner=owner, known=self.entries)
         if self.found is not None:
             name, generation = self.found.name, self.found.generation
             storage.objects.change(self.bucket["name"], name, {}, generation=generation, acl=entries)
@@ -804,6 +809,9 @@ def list_caches(request: StorageCall) -> dict[str, Any]:
 def refuse_object_policies(request: StorageCall) -> None:
     if request.call.principal.is_anonymous:
         raise request.storage.refusal(request.call.principal, "storage.buckets.getIamPolicy", request.bucket)
+    if buckets.is_uniform(request.bucket):
+        action = "get" if request.call.request.method == "GET" else "update"
+        raise InvalidArgument(f"Cannot use ACL API to {action} object policy {UNIFORM}", reason="invalid")
     raise Unimplemented("Objects have no policies in localgcp: grant roles on the bucket, or an access control list.")
 
 

@@ -33,6 +33,7 @@ UNIFORM = (
 
 #: What a list holds: the strongest role of each entity.
 Entries = Mapping[str, str]
+NOTHING: Entries = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +114,11 @@ class AccessControls:
         predefined: str | None = None,
         *,
         owner: str | None = None,
+        known: Entries = NOTHING,
     ) -> Entries:
         """The list that a request describes; a predefined one wins. Owners stay owners, whatever they are given.
+
+        Accounts must exist, but for those that are `known` from before.
 
         Raises InvalidArgument, and PreconditionFailed for the public where public access is prevented.
         """
@@ -126,7 +130,7 @@ class AccessControls:
         else:
             for each in given or ():
                 entity, role = self.entity(each.get("entity")), self._role(kind, each.get("role"))
-                if entity != owner:
+                if entity != owner and entity not in known:
                     self._check_account(entity)
                 entries[entity] = max(role, entries.get(entity, role), key=_STRENGTH.index)
         if unknown := sorted(set(entries.values()) - set(kind.roles)):
@@ -155,9 +159,12 @@ class AccessControls:
                 raise InvalidArgument(f"Cannot insert legacy ACL for an object {UNIFORM}", reason="invalid")
             return {}
         owner = None if principal.email is None else f"user-{principal.email}"
+        entries = self.default_of(bucket)
         if given or predefined:
-            return {"acl": self.asked(OBJECT, bucket, given, predefined, owner=owner), "owner": owner}
-        return {"acl": {**self.default_of(bucket), **({owner: "OWNER"} if owner else {})}, "owner": owner}
+            entries = self.asked(OBJECT, bucket, given, predefined, owner=owner)
+        if owner is None:
+            return {"acl": entries}
+        return {"acl": {**entries, owner: "OWNER"}, "owner": owner}
 
     def entity(self, given: Any) -> str:
         """An entity as lists name it. Raises InvalidArgument for one that names nobody."""

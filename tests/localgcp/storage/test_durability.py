@@ -57,6 +57,25 @@ def test_no_acknowledged_object_is_lost_when_the_process_is_killed(server: Killa
     assert server.content_files() == len(listed)
 
 
+def test_access_control_lists_outlive_the_process(server: Killable) -> None:
+    http, upload = server.http, "/upload/storage/v1/b/durable/o?uploadType=media"
+    for name in ("public", "private"):
+        http.post(f"{upload}&name={name}", content=name.encode())
+    public = {"entity": "allUsers", "role": "READER"}
+    answers = [
+        http.post(f"/storage/v1/b/durable/{path}", json=public).status_code
+        for path in ("acl", "o/public/acl", "defaultObjectAcl")
+    ]
+
+    server.restart()
+    http.post(f"{upload}&name=later", content=b"later")
+
+    assert answers == [200, 200, 200]
+    listed = httpx.get(f"{server.url}/storage/v1/b/durable/o").json()["items"]
+    fetched = {item["name"]: httpx.get(f"{server.url}/durable/{item['name']}").status_code for item in listed}
+    assert fetched == {"public": 200, "private": 403, "later": 200}
+
+
 def test_a_resumable_session_goes_on_in_the_next_process(server: Killable) -> None:
     params = {"uploadType": "resumable", "name": "a"}
     session = server.http.post("/upload/storage/v1/b/durable/o", params=params).headers["location"]
