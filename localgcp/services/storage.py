@@ -25,6 +25,7 @@ from localgcp.errors import (
     Unimplemented,
 )
 from localgcp.iam import accounts
+from localgcp.iam.principal import Principal
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.storage import access_controls, buckets, contexts, encryption, globs
@@ -85,23 +86,17 @@ class StorageCall:
     def check(self, permission: str, name: str | None = None) -> None:
         self.storage.check(self.call.principal, permission, self.bucket, name, self.generation if name else None)
 
-    def allows(self, permission: str, name: str | None = None) -> bool:
-        return self.storage.allows(self.call.principal, permission, self.bucket, name)
-
-    def answer(self, found: StoredObject, *, full: bool | None = None) -> dict[str, Any]:
+    def answer(self, found: StoredObject, *, full: bool = False) -> dict[str, Any]:
+        """The object. `full` is the method's projection when the request names none."""
         key = encryption.supplied(self.call.request.headers)
-        return self.storage.object_json(found, full=_full(self.query) if full is None else full, key=key)
-
-    def answer_changed(self, found: StoredObject) -> dict[str, Any]:
-        """Who changes an object sees its access controls unless he asks not to, or may not."""
-        return self.answer(
-            found, full=_full(self.query, True) and self.allows("storage.objects.getIamPolicy", found.name)
+        # Who may read an object but not its list is answered without the list.
+        is_shown = _full(self.query, full) and self.storage.allows(
+            self.call.principal, "storage.objects.getIamPolicy", self.bucket, found.name, found.generation
         )
+        return self.storage.object_json(found, full=is_shown, key=key)
 
-    def check_full(self, permission: str, name: str | None = None) -> None:
-        """Access controls that are asked for are for those who may see them."""
-        if _full(self.query) and not buckets.is_uniform(self.bucket):
-            self.check(permission, name)
+    def answer_bucket(self, bucket: Resource, *, full: bool = False) -> Resource:
+        return _bucket(self.storage, self.call.principal, bucket, full=_full(self.query, full))
 
 
 Behaviour = Callable[[StorageCall], Any]
@@ -169,7 +164,7 @@ def insert_bucket(call: Call) -> Resource:
             made = call.store.create(f"storage/b/{bucket['name']}", bucket)
             made = _with_lists(of(call.region), made, body, call.query, is_new=True)
         is_full = _full(call.query, bool(body.get("acl") or body.get("defaultObjectAcl")))
-        return _bucket(of(call.region), made, full=is_full)
+        return _bucket(of(call.region), call.principal, made, full=is_full)
     except AlreadyExists:
         taken = call.store.find(f"storage/b/{bucket['name']}")
         if taken is not None and taken["projectNumber"] == number_:
@@ -200,14 +195,7 @@ def list_buckets(call: Call) -> dict[str, Any]:
     if call.query.get("softDeleted"):
         found = []  # a deleted bucket is gone here: see the reference
     limit, storage = _limit(call.query), of(call.region)
-    items = [
-        _bucket(
-            storage,
-            bucket,
-            full=_full(call.query) and storage.allows(call.principal, "storage.buckets.getIamPolicy", bucket),
-        )
-        for bucket in found[:limit]
-    ]
+    items = [_bucket(storage, call.principal, bucket, full=_full(call.query)) for bucket in found[:limit]]
     answer: dict[str, Any] = {"kind": "storage#buckets"} | ({"items": items} if items else {})
     if len(found) > limit:
         answer["nextPageToken"] = found[limit - 1]["name"]
@@ -218,9 +206,8 @@ def list_buckets(call: Call) -> dict[str, Any]:
 def get_bucket(request: StorageCall) -> Resource:
     if request.query.get("softDeleted"):
         raise NotFound("The specified bucket does not exist.")
-    request.check_full("storage.buckets.getIamPolicy")
     request.preconditions.check(BucketVersion(request.bucket), reading=True)
-    return _bucket(request.storage, request.bucket, full=_full(request.query))
+    return request.answer_bucket(request.bucket)
 
 
 @method("buckets.patch", "buckets.update", permission="storage.buckets.update")
@@ -234,8 +221,7 @@ def change_bucket(request: StorageCall) -> Resource:
         changed = buckets.changed(current, request.body, whole=whole, now=request.call.region.clock.now())
         made = request.call.store.put(current.key, changed)
         made = _with_lists(request.storage, made, request.body, request.query)
-    is_full = _full(request.query, True) and request.allows("storage.buckets.getIamPolicy")
-    return _bucket(request.storage, made, full=is_full)
+    return request.answer_bucket(made, full=True)
 
 
 @method("buckets.delete", permission="storage.buckets.delete")
@@ -260,7 +246,7 @@ def lock_retention_policy(request: StorageCall) -> Resource:
             raise InvalidArgument("The bucket has no retention policy to lock.", reason="invalid")
         changed = buckets.changed(current, {}, whole=False, now=request.call.region.clock.now())
         changed["retentionPolicy"] = changed["retentionPolicy"] | {"isLocked": True}
-        return _bucket(request.storage, request.call.store.put(current.key, changed))
+        return request.answer_bucket(request.call.store.put(current.key, changed))
 
 
 @method("buckets.getStorageLayout", permission="storage.objects.list")
@@ -278,10 +264,10 @@ def _full(query: Mapping[str, Any], default: bool = False) -> bool:
     return bool(query["projection"] == "full") if query.get("projection") else default
 
 
-def _bucket(storage: CloudStorage, bucket: Resource, *, full: bool = False) -> Resource:
-    """A bucket as it is answered; `full` adds its access controls."""
+def _bucket(storage: CloudStorage, principal: Principal, bucket: Resource, *, full: bool) -> Resource:
+    """A bucket as it is answered; `full` adds its access controls, for who may see them."""
     shown = Resource(bucket.key, {name: value for name, value in bucket.items() if name != "defaultObjectAcl"})
-    if full:
+    if full and storage.allows(principal, "storage.buckets.getIamPolicy", bucket):
         shown.update(storage.access_controls.bucket_fields(bucket))
     return shown
 
@@ -370,7 +356,6 @@ def _policy(request: StorageCall, policy: Mapping[str, Any]) -> dict[str, Any]:
 
 @method("objects.list", permission="storage.objects.list")
 def list_objects(request: StorageCall) -> dict[str, Any]:
-    request.check_full("storage.objects.getIamPolicy")
     query = request.query
     if query.get("versions") and query.get("softDeleted"):
         raise InvalidArgument("versions and softDeleted cannot be specified together.", reason="invalid")
@@ -409,7 +394,6 @@ def get_object(request: StorageCall) -> Any:
     _, found = request.storage.readable(
         principal, request.bucket["name"], name, request.generation, soft_deleted=soft_deleted
     )
-    request.check_full("storage.objects.getIamPolicy", name)
     request.preconditions.check(found, reading=True)
     return request.answer(found)
 
@@ -460,7 +444,7 @@ def change_object(request: StorageCall) -> dict[str, Any]:
         override_unlocked_retention=override,
         acl=acl,
     )
-    return request.answer_changed(changed)
+    return request.answer(changed, full=True)
 
 
 @method("objects.delete", permission="storage.objects.delete")
@@ -485,7 +469,7 @@ def restore_object(request: StorageCall) -> dict[str, Any]:
     restored = request.storage.objects.restore(
         bucket, request.name, generation, preconditions=request.preconditions, allow=allow
     )
-    return request.answer_changed(restored)
+    return request.answer(restored, full=True)
 
 
 @service.method("objects.copy", "objects.rewrite")

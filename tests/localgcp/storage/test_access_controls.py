@@ -1,5 +1,6 @@
 """Access control lists, seen by Google's own clients and by anybody with a browser."""
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -99,7 +100,10 @@ def test_an_entry_lets_an_account_read_one_object_and_its_signed_urls_with_it(
         blob = fine.blob(name)
         return httpx.get(blob.generate_signed_url(version="v4", expiration=60, credentials=reader.credentials))
 
-    assert bucket.blob("a").download_as_bytes() == b"a"
+    seen = bucket.blob("a")
+    seen.reload(projection="full")
+
+    assert (seen.download_as_bytes(), seen.owner) == (b"a", None)
     assert [signed(name).status_code for name in ("a", "b")] == [200, 403]
     with pytest.raises(Forbidden, match=r"storage\.objects\.get access"):
         bucket.blob("b").download_as_bytes()
@@ -346,6 +350,23 @@ def test_the_xml_api_takes_predefined_lists(region: Region, fine: storage.Bucket
     assert [put.status_code, unknown.status_code, copied.status_code] == [200, 400, 200]
     assert [status(region, fine, name) for name in ("a", "c")] == [200, 403]
     assert entries(fine.blob("c").acl)["allAuthenticatedUsers"] == "READER"
+
+
+def test_a_form_may_ask_for_a_predefined_list(region: Region, fine: storage.Bucket, reader: Account) -> None:
+    fine.acl.user(reader.email).grant_write()
+    fine.acl.save()
+    policy = fine.client.generate_signed_post_policy_v4(
+        fine.name,
+        "posted",
+        expiration=timedelta(minutes=1),
+        fields={"acl": "public-read"},
+        credentials=reader.credentials,
+    )
+
+    answer = httpx.post(f"{region.url}/{fine.name}/", data=policy["fields"], files={"file": b"posted"})
+
+    assert answer.status_code == 204
+    assert httpx.get(f"{region.url}/{fine.name}/posted").text == "posted"
 
 
 def test_a_bucket_with_uniform_access_is_not_made_with_lists(client: storage.Client, project: str) -> None:
