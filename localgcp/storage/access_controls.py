@@ -93,9 +93,7 @@ class AccessControls:
         return self.default_of(bucket) if kept is None else kept
 
     def allows(self, principal: Principal, permission: str, bucket: Mapping[str, Any], found: StoredObject) -> bool:
-        """Whether the object's list grants the permission."""
-        if is_uniform(bucket):
-            return False
+        """Whether the object's list grants the permission, in a bucket whose access is not uniform."""
         for entity, role in self.of_object(bucket, found).items():
             if entity in PUBLIC and prevents_public_access(bucket):
                 continue
