@@ -54,12 +54,15 @@ class Iam:
 
     # Decisions
 
-    def allows(self, principal: Principal, permission: str, key: str) -> bool:
-        """Whether the policies of the resource, its ancestors and its project grant the permission."""
+    def allows(self, principal: Principal, permission: str, key: str, *, public: bool = True) -> bool:
+        """Whether the policies of the resource, its ancestors and its project grant the permission.
+
+        What they grant to everybody counts only when it may be `public`.
+        """
         if principal.is_operator:
             return True
         lineage = self.names.lineage(key)
-        return any(self._policy_allows(principal, permission, policy_key, key) for policy_key in lineage)
+        return any(self._policy_allows(principal, permission, policy_key, key, public) for policy_key in lineage)
 
     def check(self, principal: Principal, permission: str, key: str) -> None:
         """Raises PermissionDenied in the words of the resource's API, or Unauthenticated for nobody in particular."""
@@ -74,9 +77,9 @@ class Iam:
         """Whether a policy that names `member` means this principal."""
         return self._is_member(principal, _compile({"role": "", "members": [member]}))
 
-    def _policy_allows(self, principal: Principal, permission: str, policy_key: str, key: str) -> bool:
+    def _policy_allows(self, principal: Principal, permission: str, policy_key: str, key: str, public: bool) -> bool:
         for binding in self._bindings(policy_key):
-            if not self._is_member(principal, binding):
+            if not self._is_member(principal, binding, public):
                 continue
             role = self.roles.find(binding.role)
             if role is None or not role.includes(permission):
@@ -87,13 +90,13 @@ class Iam:
                 return True
         return False
 
-    def _is_member(self, principal: Principal, binding: _Binding) -> bool:
+    def _is_member(self, principal: Principal, binding: _Binding, public: bool = True) -> bool:
         members = binding.members
-        if "allUsers" in members:
+        if public and "allUsers" in members:
             return True
         if principal.email is None:
             return False
-        if principal.member in members or "allAuthenticatedUsers" in members:
+        if principal.member in members or (public and "allAuthenticatedUsers" in members):
             return True
         if f"domain:{principal.email.partition('@')[2]}" in members:
             return True

@@ -73,9 +73,8 @@ class CloudStorage:
         generation: int | None = None,
     ) -> bool:
         """Whether IAM grants the permission, or the access control list of the object, live or of a generation."""
-        if principal.is_anonymous and prevents_public_access(bucket):
-            return False
-        if self.region.iam.allows(principal, permission, _key(bucket, name)):
+        public = not prevents_public_access(bucket)
+        if self.region.iam.allows(principal, permission, _key(bucket, name), public=public):
             return True
         if name is None or is_uniform(bucket):
             return False

@@ -920,14 +920,20 @@ def test_a_public_bucket_is_readable_by_anybody_and_a_private_one_is_not(
 
 
 def test_public_access_prevention_refuses_public_members_and_overrides_old_ones(
-    region: Region, bucket: storage.Bucket
+    region: Region, bucket: storage.Bucket, project: str
 ) -> None:
     bucket.blob("a").upload_from_string("a")
-    grant(bucket, "roles/storage.objectViewer", "allUsers")
+    grant(bucket, "roles/storage.objectViewer", "allUsers", "allAuthenticatedUsers")
+    somebody = region.account(project, "somebody")
+    theirs = storage_client(region, project, region.credentials(somebody.email)).bucket(bucket.name)
+    before = theirs.blob("a").download_as_bytes()
     bucket.iam_configuration.public_access_prevention = "enforced"
     bucket.patch()
 
+    assert before == b"a"
     assert httpx.get(f"{region.url}/{bucket.name}/a").status_code == 403
+    with pytest.raises(Forbidden):
+        theirs.blob("a").download_as_bytes()
     with pytest.raises(PreconditionFailed, match="public access prevention is enforced"):
         bucket.set_iam_policy(bucket.get_iam_policy(requested_policy_version=3))
 
