@@ -84,7 +84,8 @@ async def _insert(
             storage.files.delete([content.id])
             raise
 
-    return await region.run_in_thread(_resource, storage, await region.run_in_thread(insert), query)
+    stored = await region.run_in_thread(insert)
+    return await region.run_in_thread(_resource, storage, stored, query, bool(properties.get("acl")))
 
 
 async def _start(request: Request, storage: CloudStorage, principal: Principal, bucket: str) -> Response:
@@ -123,7 +124,8 @@ async def _continue(request: Request, storage: CloudStorage, upload_id: str) -> 
     if isinstance(result, Response):
         return result
     upload, stored = result
-    return await storage.region.run_in_thread(_resource, storage, stored, upload.request.get("query", {}))
+    query = upload.request.get("query", {})
+    return await storage.region.run_in_thread(_resource, storage, stored, query, bool(upload.properties.get("acl")))
 
 
 async def continue_session(
@@ -307,9 +309,11 @@ def properties_of_session(
     return {**properties, "acl": entries}
 
 
-def _resource(storage: CloudStorage, stored: StoredObject, query: Mapping[str, str]) -> Response:
+def _resource(storage: CloudStorage, stored: StoredObject, query: Mapping[str, str], has_acl: bool) -> Response:
+    """The answer to an upload, with the access controls of an object that was sent with a list of its own."""
+    full = query["projection"] == "full" if query.get("projection") else has_acl
     # Whoever wrote the object has its key.
-    body = storage.object_json(stored, full=query.get("projection") == "full", key=encryption.key_of(stored))
+    body = storage.object_json(stored, full=full, key=encryption.key_of(stored))
     fields = query.get("fields")
     return JSONResponse(select(body, fields) if fields else body, headers={"ETag": stored.etag})
 

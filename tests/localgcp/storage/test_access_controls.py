@@ -332,6 +332,16 @@ def test_lists_are_answered_to_those_who_ask_for_them(region: Region, fine: stor
     assert shown(api.objects().patch(bucket=fine.name, object="a", body={}, projection="noAcl")) == set()
 
 
+def test_an_upload_may_bring_its_list(region: Region, fine: storage.Bucket) -> None:
+    described = {"name": "a", "acl": [{"entity": "allUsers", "role": "READER"}]}
+    with region.http() as http:
+        session = http.post(f"/upload/storage/v1/b/{fine.name}/o?uploadType=resumable", json=described)
+        made = http.put(session.headers["location"], content=b"a").json()
+
+    assert {entry["entity"] for entry in made["acl"]} == {"allUsers", made["owner"]["entity"]}
+    assert status(region, fine, "a") == 200
+
+
 def test_metadata_and_lists_change_without_each_other(region: Region, fine: storage.Bucket) -> None:
     blob = fine.blob("a")
     blob.upload_from_string("a", content_type="text/plain")
