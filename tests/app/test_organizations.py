@@ -142,6 +142,15 @@ def test_a_key_belongs_to_one_organisation(organization: Organization, api_key: 
     assert list(Organization.objects.values_list("slug", flat=True)) == ["demo"]
 
 
+def test_a_limit_may_be_as_high_as_the_database_holds(db: None) -> None:
+    call_command(
+        *("create_organization", "--slug=demo", "--name=Demo", "--data-region=AU"),
+        *("--api-key-hash", "0" * 64, "--api-key-prefix=01234567", "--requests-per-hour=2147483647"),
+    )
+
+    assert ApiKey.objects.get().requests_per_hour == 2147483647
+
+
 def test_a_revoked_key_is_not_created_again(organization: Organization, api_key: ApiKey) -> None:
     ApiKey.objects.update(revoked_at=timezone.now())
 
@@ -160,6 +169,7 @@ def test_a_revoked_key_is_not_created_again(organization: Organization, api_key:
         ("--name=", "--name"),
         ("--requests-per-hour=-5", "must be a whole number"),
         ("--requests-per-hour=0", "must be a whole number"),
+        ("--requests-per-hour=2147483648", "must be a whole number from 1 to 2147483647"),
     ],
 )
 def test_an_organisation_that_cannot_be_is_not_created(db: None, argument: str, said: str) -> None:
