@@ -1,5 +1,6 @@
 """`make up`, the parts that need no region: what it reads, what it keeps secret, whose lock it removes."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -108,12 +109,18 @@ def test_an_interrupted_engine_may_finish_what_is_under_way(tmp_path: Path) -> N
     engine.write_text(ENGINE_THAT_ENDS_IN_ORDER)
     engine.chmod(0o755)
     os.mkfifo(tmp_path / "started")
-    code = "import os; from scripts.up import Pulumi; Pulumi(stack='au', environ=dict(os.environ))('up')"
+    # Whoever runs the tests in the background of a shell has them ignore SIGINT, and their children with them.
+    listens = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listens}; import os; from scripts.up import Pulumi; Pulumi(stack='au', environ=dict(os.environ))('up')"
     environ = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "FOLDER": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environ, start_new_session=True)
     (tmp_path / "started").read_text()  # which waits for the engine to write
 
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(30)
+    try:
+        process.wait(30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     assert (tmp_path / "ended").read_text() == "in order\n"
