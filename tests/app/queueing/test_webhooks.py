@@ -248,8 +248,12 @@ def test_a_name_that_leads_into_a_private_network_is_not_called(
     accept: Accept, worker: Worker, api_key: Any, sink: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = sink.url.rpartition(":")[2].partition("/")[0]
-    resolved = socket.getaddrinfo("127.0.0.1", 8443, type=socket.SOCK_STREAM)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
+    resolve = socket.getaddrinfo
+
+    def in_the_private_network(host: Any, *arguments: Any, **named: Any) -> Any:
+        return resolve("127.0.0.1" if host == "hooks.example.com" else host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", in_the_private_network)
     WebhookEndpoint.objects.create(organization=api_key.organization, url="https://hooks.example.com:8443/x")
     accept()
     worker.run()
