@@ -241,8 +241,10 @@ class Pump:
         if row is None or config is None:
             raise NotFound("Requested entity was not found.")
         begun = asyncio.Event()
-        self._start(row, config, begun)
+        attempt = self._start(row, config, begun)
         await begun.wait()
+        if attempt.done():
+            attempt.result()
         return await self._region.run_in_thread(self._dispatcher.find, name) or row
 
     async def _run(self) -> None:
@@ -297,11 +299,12 @@ class Pump:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), wait)
 
-    def _start(self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event | None = None) -> None:
+    def _start(self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event | None = None) -> "asyncio.Task[None]":
         self._in_flight[row["name"]] += 1
         attempt = asyncio.get_running_loop().create_task(self._attempt(row, config, begun or asyncio.Event()))
         self._attempts.add(attempt)
         attempt.add_done_callback(partial(self._ended, row["name"]))
+        return attempt
 
     def _ended(self, name: str, attempt: asyncio.Task[None]) -> None:
         self._attempts.discard(attempt)
@@ -315,8 +318,10 @@ class Pump:
     async def _attempt(self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event) -> None:
         name: str = row["name"]
         dispatched_at = self._region.clock.now()
-        is_there = await self._region.run_in_thread(self._dispatcher.dispatched, row, dispatched_at)
-        begun.set()
+        try:
+            is_there = await self._region.run_in_thread(self._dispatcher.dispatched, row, dispatched_at)
+        finally:
+            begun.set()
         if not is_there:
             return
         task = json.loads(row["body"])

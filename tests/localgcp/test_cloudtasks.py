@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
-from google.api_core.exceptions import BadRequest, Conflict, Forbidden, NotFound
+from google.api_core.exceptions import BadRequest, Conflict, Forbidden, InternalServerError, NotFound
 from google.cloud import tasks_v2, tasks_v2beta3
 from google.protobuf import duration_pb2, timestamp_pb2
 
@@ -188,6 +189,27 @@ def test_a_task_that_is_run_by_hand_is_answered_as_it_is_dispatched(
     assert running.last_attempt.dispatch_time == running.first_attempt.dispatch_time
     assert running.last_attempt.response_time is None
     target.wait_for(1)
+
+
+def test_a_run_by_hand_whose_attempt_cannot_be_written_is_an_error_and_not_a_wait(
+    region: Region, tasks: tasks_v2.CloudTasksClient, location: str, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+    write = region.core.dispatcher.dispatched
+
+    def no_room(row: sqlite3.Row, at: datetime) -> bool:
+        if row["name"] == task.name:
+            raise sqlite3.OperationalError("database or disk is full")
+        return write(row, at)
+
+    monkeypatch.setattr(region.core.dispatcher, "dispatched", no_room)
+
+    with pytest.raises(InternalServerError):
+        tasks.run_task(name=task.name, timeout=20, retry=None)
+    assert target.deliveries == []
+    assert tasks.get_task(name=task.name).dispatch_count == 0
 
 
 def test_a_task_that_is_done_cannot_be_run_again(
