@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.pulumi_engine import EngineMissing, EngineSearch  # noqa: E402  the line above makes it importable
+from scripts.waiting import wait_telling  # noqa: E402
 
 REQUIREMENTS = ROOT / "requirements" / "dev.txt"
 
@@ -73,14 +74,8 @@ def make_environment(venv: Path, requirements: Path) -> None:
 
 def run_telling(command: list[str], what: str, every_seconds: float = 30) -> None:
     """Run it, with a line now and then for whoever wonders whether it hangs. Raises CalledProcessError."""
-    started = time.monotonic()
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                returncode = process.wait(every_seconds)
-                break
-            except subprocess.TimeoutExpired:
-                say(f"still {what}, {time.monotonic() - started:.0f} s")
+    process = subprocess.Popen(command)
+    returncode = wait_telling(process, lambda seconds: say(f"still {what}, {seconds:.0f} s"), every_seconds)
     if returncode:
         raise subprocess.CalledProcessError(returncode, command)
 

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from scripts.waiting import wait_telling
 
 MINIMUM = (3, 250, 0)
 # Equal to scripts/engine/go.mod, which a test checks.
@@ -162,7 +163,14 @@ class EngineSearch:
             environ = {**self.environ, "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0", "GOWORK": "off"}
             with log.open("wb") as output:
                 process = subprocess.Popen(command, cwd=GO_MODULE, env=environ, stdout=output, stderr=output)
-                returncode = self.wait(process)
+                try:
+                    returncode = wait_telling(
+                        process,
+                        lambda seconds: self.say(f"pulumi engine: still building, {seconds:.0f} s"),
+                        limit_seconds=BUILD_SECONDS,
+                    )
+                except subprocess.TimeoutExpired as error:
+                    raise Unavailable(f"building it took longer than {BUILD_SECONDS} s") from error
             if returncode != 0:
                 tail = " / ".join(log.read_text(errors="replace").splitlines()[-4:])
                 raise Unavailable(f"building it with {go} failed: {tail or f'exit code {returncode}'}")
@@ -177,21 +185,6 @@ class EngineSearch:
                 f"{self.cache}, where an engine would be kept, cannot be written ({error.strerror}): "
                 "set XDG_CACHE_HOME to a directory of yours"
             ) from error
-
-    def wait(self, process: "subprocess.Popen[bytes]") -> int:
-        """The exit code, with a line every half minute for whoever wonders whether it hangs."""
-        started = time.monotonic()
-        try:
-            while time.monotonic() - started < BUILD_SECONDS:
-                try:
-                    return process.wait(timeout=30)
-                except subprocess.TimeoutExpired:
-                    self.say(f"pulumi engine: still building, {time.monotonic() - started:.0f} s")
-            raise Unavailable(f"building it took longer than {BUILD_SECONDS} s")
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
 
     def install(self, directory: Path) -> Path:
         """Move a complete directory to its place in the cache; whoever comes second keeps what is there."""
