@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,19 +142,15 @@ def _lay(plugin: Plugin, directory: Path, real_homes: tuple[Path, ...]) -> None:
     command = directory / plugin.command
     if _is_real(command):
         return
-    for real_home in real_homes:
-        real = real_home / "plugins" / plugin.folder
-        if real != directory and _is_real(real / plugin.command):
-            if directory.is_symlink():
-                directory.unlink()
-            elif directory.exists():
-                shutil.rmtree(directory)
-            directory.symlink_to(real, target_is_directory=True)
-            return
-    if directory.is_symlink():
-        # It led to a real one, which is gone.
-        directory.unlink()
     directory.mkdir(parents=True, exist_ok=True)
+    for real_home in real_homes:
+        real = real_home / "plugins" / plugin.folder / plugin.command
+        if _is_real(real):
+            # Not the folder: the engine passes over one that is a link.
+            temporary = _beside(command)
+            temporary.symlink_to(real.resolve())
+            temporary.replace(command)
+            return
     _write_command(command, plugin.module)
 
 
@@ -166,11 +161,15 @@ def _write_command(path: Path, module: str) -> None:
     text = f'#!/bin/sh\n{_MARK}\nexec {_quoted(sys.executable)} -u -P -c {_quoted(code)} "$@"\n'
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text and os.access(path, os.X_OK):
         return
-    # An engine may be starting it at this moment: it sees the old command or the new one.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _beside(path)
     temporary.write_text(text, encoding="utf-8")
     temporary.chmod(0o755)
     temporary.replace(path)
+
+
+def _beside(path: Path) -> Path:
+    """Where to make what then replaces `path`: an engine may read it at this moment, and sees the old or the new one."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _quoted(text: str) -> str:
@@ -180,7 +179,7 @@ def _quoted(text: str) -> str:
 def _make_passphrase(path: Path) -> None:
     if path.exists():
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _beside(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_urlsafe(32))

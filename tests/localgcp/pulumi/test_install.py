@@ -71,7 +71,21 @@ def test_a_real_provider_elsewhere_is_linked_in_place_of_ours(tmp_path: Path) ->
 
     install(tmp_path / "data", real_homes=(tmp_path / "user",))
 
-    assert (target / "plugins" / GCP / "pulumi-resource-gcp").resolve() == real
+    folder = target / "plugins" / GCP
+    assert (folder / "pulumi-resource-gcp").resolve() == real
+    # The engine passes over a folder that is a link, without a word.
+    assert not folder.is_symlink()
+
+
+def test_a_real_provider_in_a_home_that_is_named_from_here_is_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = put_real_plugin(tmp_path / "user")
+    monkeypatch.chdir(tmp_path)
+    target = install(tmp_path / "data", real_homes=(Path("user"),))
+    monkeypatch.chdir("/")
+
+    assert (target / "plugins" / GCP / "pulumi-resource-gcp").resolve(strict=True) == real
 
 
 def test_a_real_provider_installed_into_the_home_is_left_alone(tmp_path: Path) -> None:

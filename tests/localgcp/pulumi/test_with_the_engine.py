@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from localgcp.pulumi.install import install
 from tests.localgcp.pulumi.conftest import Workspace
 
 pytestmark = pytest.mark.slow
@@ -106,6 +107,25 @@ def test_a_stack_lives_its_life(workspace: Workspace) -> None:
     # Neither a salt nor anything else was written into the repository by all of this.
     workspace.program(PROGRAM)
     assert git_status(workspace) == before
+
+
+def test_a_real_provider_that_is_installed_elsewhere_is_the_one_that_the_engine_starts(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    home = Path(workspace.environment["PULUMI_HOME"])
+    ours = next(home.glob("plugins/resource-random-v*/pulumi-resource-random"))
+    started = tmp_path / "started"
+    real = tmp_path / "user" / ours.relative_to(home)
+    real.parent.mkdir(parents=True)
+    real.write_text(f"#!/bin/sh\ntouch '{started}'\n{ours.read_text().splitlines()[-1]}\n", encoding="utf-8")
+    real.chmod(0o755)
+    install(home.parent, real_homes=(tmp_path / "user",))
+    workspace.program("import pulumi_random\npulumi_random.RandomId('id', byte_length=4)\n")
+
+    up = workspace.up()
+
+    assert up.code == 0, up.output
+    assert started.exists()
 
 
 def test_a_secret_is_in_no_file_of_the_state_in_clear(workspace: Workspace) -> None:
