@@ -299,7 +299,9 @@ class Pump:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), wait)
 
-    def _start(self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event | None = None) -> "asyncio.Task[None]":
+    def _start(
+        self, row: sqlite3.Row, config: dict[str, Any], begun: asyncio.Event | None = None
+    ) -> "asyncio.Task[None]":
         self._in_flight[row["name"]] += 1
         attempt = asyncio.get_running_loop().create_task(self._attempt(row, config, begun or asyncio.Event()))
         self._attempts.add(attempt)

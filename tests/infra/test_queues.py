@@ -17,6 +17,7 @@ REPORTS = QueueSpec(
     dispatch_deadline_seconds=60,
 )
 NIGHTLY = ScheduleSpec(name="tidy-up", cron="15 3 * * 1-5", is_regional=True, attempt_deadline_seconds=60)
+BACKOFF = {"minBackoffDuration": "5s", "maxBackoffDuration": "3600s", "maxRetryDuration": "0s", "maxDoublings": 5}
 HOURLY = ScheduleSpec(name="look", cron="*/30 * * * *", retry_count=0)
 
 
@@ -74,14 +75,14 @@ def test_a_row_becomes_a_job_in_the_zone_that_it_says() -> None:
         "schedule": "15 3 * * 1-5",
         "timeZone": "Australia/Sydney",
         "attemptDeadline": "60s",
-        "retryConfig": {"retryCount": 3},
+        "retryConfig": {**BACKOFF, "retryCount": 3},
         "httpTarget": {
             "uri": "https://worker/internal/scheduled/tidy-up",
             "httpMethod": "POST",
             "oidcToken": {"serviceAccountEmail": "scheduler@p", "audience": "https://worker"},
         },
     }
-    assert (jobs["look"]["timeZone"], jobs["look"]["retryConfig"]) == ("Etc/UTC", {"retryCount": 0})
+    assert (jobs["look"]["timeZone"], jobs["look"]["retryConfig"]) == ("Etc/UTC", {**BACKOFF, "retryCount": 0})
 
 
 @pytest.mark.parametrize(
