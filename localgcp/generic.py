@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 import re
-import secrets
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from localgcp.clock import timestamp
 from localgcp.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from localgcp.fieldmask import apply_mask, merge_patch, parse_mask
 from localgcp.filters import matches
+from localgcp.identifiers import numeric_id
 from localgcp.service import Call
 from localgcp.store import Resource
 from localgcp.validation import is_output_only, without_nulls
@@ -189,7 +189,7 @@ def new_id(call: Call) -> str:
         return name.rpartition("/")[2]
     if call.service.api.legacy and "name" in resource_schema(call):
         raise InvalidArgument("Required field 'resource.name' not specified", reason="required", location="name")
-    return str(secrets.randbelow(9 * 10**18) + 10**18)
+    return numeric_id()
 
 
 def new_body(call: Call, key: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def new_body(call: Call, key: str) -> dict[str, Any]:
     api = call.service.api
     if api.dialect == "compute":
         body["kind"] = schema.get("kind", {}).get("default", f"compute#{call.method.collection.removesuffix('s')}")
-        body["id"] = str(secrets.randbelow(9 * 10**18) + 10**18)
+        body["id"] = numeric_id()
         body["selfLink"] = f"{COMPUTE_ROOT}/{relative}"
         for noun in ("region", "zone"):
             if noun in call.params:

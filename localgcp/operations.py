@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from localgcp.clock import timestamp
 from localgcp.errors import Aborted, ApiError, Internal
+from localgcp.identifiers import numeric_id
 
 if TYPE_CHECKING:
     from localgcp.region import Region
@@ -120,11 +121,11 @@ class Operations:
         base = "https://www.googleapis.com/compute/v1"
         return f"compute/projects/{call.project}/{region}/operations/{name}", {
             "kind": "compute#operation",
-            "id": str(secrets.randbelow(9 * 10**18) + 10**17),
+            "id": numeric_id(),
             "name": name,
             "operationType": kind,
             "targetLink": f"{base}/{target.partition('/')[2]}",
-            "targetId": str(secrets.randbelow(9 * 10**18) + 10**17),
+            "targetId": numeric_id(),
             "status": "RUNNING",
             "user": call.principal.email or "",
             "progress": 0,

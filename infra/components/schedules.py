@@ -34,8 +34,8 @@ class Schedules(Component):
                 schedule=spec.cron,
                 time_zone=args.time_zone if spec.is_regional else "Etc/UTC",
                 attempt_deadline=f"{spec.attempt_deadline_seconds}s",
-                # Cloud Scheduler's own defaults (reference of jobs, v1: retryConfig) are stated: one that holds nothing but a
-                # retryCount of 0 is answered as none, and every preview would want to add it again.
+                # Cloud Scheduler's own defaults (reference of jobs, v1: retryConfig) are stated: one that holds nothing
+                # but a retryCount of 0 is answered as none, and every preview would want to add it again.
                 retry_config={
                     "retry_count": spec.retry_count,
                     "min_backoff_duration": "5s",

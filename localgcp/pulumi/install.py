@@ -168,7 +168,7 @@ def _write_command(path: Path, module: str) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Where to make what then replaces `path`: an engine may read it at this moment, and sees the old or the new one."""
+    """Where to make what then replaces `path`: an engine that reads it at this moment sees the old or the new one."""
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 

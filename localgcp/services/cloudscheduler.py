@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import re
-import secrets
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,6 +17,7 @@ from localgcp import cron
 from localgcp.clock import timestamp
 from localgcp.errors import InvalidArgument, Unimplemented
 from localgcp.generic import existing
+from localgcp.identifiers import numeric_id
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.store import Resource
@@ -259,7 +259,7 @@ async def close(region: Region) -> None:
 @service.method(f"{JOBS}.create")
 def create(call: Call) -> Resource:
     call.body = without_nulls(call.body)
-    name = call.body.setdefault("name", f"{call.named}/jobs/{secrets.randbelow(9 * 10**18) + 10**18}")
+    name = call.body.setdefault("name", f"{call.named}/jobs/{numeric_id()}")
     if not name.startswith(f"{call.named}/jobs/") or not JOB_ID.fullmatch(name.rpartition("/")[2]):
         raise InvalidArgument(
             f'Job.name must be "{call.named}/jobs/<JOB_ID>", where JOB_ID is 1 to 500 letters, digits, hyphens and'

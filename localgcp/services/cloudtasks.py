@@ -6,7 +6,6 @@ App Engine targets, pull tasks, buffered tasks and batches are refused: nothing 
 import base64
 import json
 import re
-import secrets
 import sqlite3
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from localgcp.clock import timestamp
 from localgcp.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from localgcp.generic import existing
+from localgcp.identifiers import numeric_id
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.store import Resource
@@ -128,7 +128,7 @@ def create_task(call: Call) -> dict[str, Any]:
     existing(call)
     task: dict[str, Any] = without_nulls(call.body.get("task") or {})
     _check_size(task)
-    name = task.get("name") or f"{call.named}/tasks/{secrets.randbelow(9 * 10**18) + 10**18}"
+    name = task.get("name") or f"{call.named}/tasks/{numeric_id()}"
     if not name.startswith(f"{call.named}/tasks/") or not TASK_ID.fullmatch(name.rpartition("/")[2]):
         raise InvalidArgument(
             f'Task.name must be "{call.named}/tasks/<TASK_ID>", where TASK_ID is 1 to 500 letters, digits, hyphens and'

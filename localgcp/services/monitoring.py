@@ -8,6 +8,7 @@ from typing import Any
 from localgcp import generic
 from localgcp.clock import timestamp
 from localgcp.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from localgcp.identifiers import numeric_id
 from localgcp.service import Call, Service
 from localgcp.store import Resource
 from localgcp.validation import is_output_only, without_nulls
@@ -40,7 +41,7 @@ def refuse_time_series(call: Call) -> None:
 @service.method("projects.alertPolicies.create")
 def create_alert_policy(call: Call) -> Resource:
     _check_alert_policy(call, call.body)
-    policy_id = _new_id()
+    policy_id = numeric_id()
     name = f"{call.named}/alertPolicies/{policy_id}"
     call.body["name"] = name
     _name_conditions(call.body, name)
@@ -64,7 +65,7 @@ def patch_alert_policy(call: Call) -> Resource:
 def create_channel(call: Call) -> Resource:
     if not call.body.get("type"):
         raise InvalidArgument('Field notification_channel.type had an invalid value of "": A type must be provided.')
-    call.body["name"] = f"{call.named}/notificationChannels/{_new_id()}"
+    call.body["name"] = f"{call.named}/notificationChannels/{numeric_id()}"
     call.body["creationRecord"] = _record(call)
     call.body.setdefault("enabled", True)
     channel: Resource = call.proceed()
@@ -116,7 +117,7 @@ def create_dashboard(call: Call) -> Resource:
     if not call.body.get("displayName"):
         raise InvalidArgument("Field displayName must not be empty.")
     given = str(call.body.get("name") or "").rpartition("/")[2]
-    key = f"{call.key}/dashboards/{given or _new_id()}"
+    key = f"{call.key}/dashboards/{given or numeric_id()}"
     body = {**without_nulls(call.body), "etag": secrets.token_hex(16)}
     body["name"] = _numbered(call, key)
     return call.store.create(key, body)
@@ -161,7 +162,7 @@ def _check_alert_policy(call: Call, policy: dict[str, Any]) -> None:
 def _name_conditions(policy: dict[str, Any], name: str) -> None:
     for condition in policy.get("conditions") or []:
         if not condition.get("name"):
-            condition["name"] = f"{name}/conditions/{_new_id()}"
+            condition["name"] = f"{name}/conditions/{numeric_id()}"
 
 
 def _numbered(call: Call, key: str) -> str:
@@ -171,7 +172,3 @@ def _numbered(call: Call, key: str) -> str:
 
 def _record(call: Call) -> dict[str, str]:
     return {"mutateTime": timestamp(call.region.clock.now()), "mutatedBy": call.principal.email or ""}
-
-
-def _new_id() -> str:
-    return str(secrets.randbelow(9 * 10**18) + 10**18)
