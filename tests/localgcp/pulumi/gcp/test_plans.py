@@ -1,10 +1,12 @@
 """check, diff and preview: what can be said without asking an API."""
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pulumi_gcp.provider import ProviderArgs
 
 from localgcp.pulumi.gcp.kinds import KINDS
 from localgcp.pulumi.gcp.provider import GcpProvider
@@ -319,6 +321,18 @@ def test_a_misspelt_setting_is_refused_with_the_one_that_was_meant(provider: Gcp
         "impersonateServiceAccount": "is not there in the offline provider",
     }
     assert found[0].reason == "gcp:projct is no setting of the provider; did you mean gcp:project?"
+
+
+def test_every_setting_of_the_sdk_is_known(provider: GcpProvider) -> None:
+    settings = {
+        getattr(found.fget, "_pulumi_name", name)
+        for name, found in inspect.getmembers(ProviderArgs, lambda member: isinstance(member, property))
+    }
+    assert {"project", "storageCustomEndpoint", "preferRegionalEndpoints"} <= settings
+
+    found = provider.check_config(dict.fromkeys([*settings, "disableGlobalProjectWarning", "skipRegionValidation"], ""))
+
+    assert {failure.property for failure in found if "is no setting" in failure.reason} == set()
 
 
 def test_default_labels_are_part_of_the_plan_and_changes_of_them_are_changes(provider: GcpProvider) -> None:
