@@ -170,13 +170,20 @@ class Pulumi:
             )
 
     def finish_interrupted(self) -> None:
-        """An update that was killed leaves operations that Pulumi does not know the end of: look at what is there."""
+        """Look at what is there, where the last update ended without having seen it.
+
+        Killed, it leaves operations that Pulumi does not know the end of. Where the region went away between a write
+        and the answer to it, resources are left as half made ("initErrors"): every `up` would begin by updating them,
+        and the real provider cannot update all types.
+        """
         exported = self("stack", "export", "--stack", self.stack, **QUIET)
         if exported.returncode != 0:
             # It does not exist. Asking for that first would start an engine more, at every run but this one.
             self.select()
             return
-        if (json.loads(exported.stdout).get("deployment") or {}).get("pending_operations"):
+        deployment = json.loads(exported.stdout).get("deployment") or {}
+        half_made = any(resource.get("initErrors") for resource in deployment.get("resources") or ())
+        if deployment.get("pending_operations") or half_made:
             say("the last update was interrupted: reading back what it had made")
             self("refresh", "--yes", "--stack", self.stack, "--clear-pending-creates", "--skip-preview")
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,27 @@ def test_a_stack_is_made_only_where_there_is_none(tmp_path: Path, pulumi: Pulumi
     pulumi.finish_interrupted()
 
     assert (tmp_path / "asked").read_text() == asked
+
+
+@pytest.mark.parametrize(
+    ("deployment", "looks"),
+    [
+        ({"resources": [{"urn": "a"}]}, False),
+        ({"resources": [{"urn": "a"}, {"urn": "b", "initErrors": ["connection refused"]}]}, True),
+        ({"pending_operations": [{"type": "creating"}]}, True),
+        (None, False),
+    ],
+)
+def test_an_update_that_ended_in_the_middle_is_read_back_first(
+    tmp_path: Path, pulumi: Pulumi, deployment: dict[str, Any] | None, looks: bool
+) -> None:
+    with (tmp_path / "bin" / "pulumi").open("a") as engine:
+        engine.write(f"echo '{json.dumps({'deployment': deployment})}'\n")
+
+    pulumi.finish_interrupted()
+
+    refreshes = [line for line in (tmp_path / "asked").read_text().splitlines() if line.startswith("refresh --yes")]
+    assert len(refreshes) == looks
 
 
 ENGINE_THAT_ENDS_IN_ORDER = """#!/bin/sh
