@@ -261,10 +261,12 @@ def page(call: Call, resources: list[Resource]) -> dict[str, Any]:
     if expression:
         resources = [resource for resource in resources if matches(expression, resource)]
     start = _page_start(call.query.get("pageToken"))
-    size = int(call.query.get("pageSize") or call.query.get("maxResults") or DEFAULT_PAGE_SIZE)
+    size = int(call.query.get("pageSize") or call.query.get("maxResults") or 0)
     if size < 0:
         raise InvalidArgument(f"The page size must not be negative, got {size}")
-    size = min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    # Compute's document declares its default, 500; most do not.
+    declared = call.method.parameters.get("maxResults", {}).get("default")
+    size = min(size or int(declared or DEFAULT_PAGE_SIZE), MAX_PAGE_SIZE)
     schema = call.method.document.schemas[call.method.response_schema or ""]["properties"]
     field = next(
         (name for name in ("items", collection_segment(call)) if schema.get(name, {}).get("type") == "array"),

@@ -6,6 +6,7 @@ firewall or a router is a record of what the program declared.
 """
 
 import datetime
+import hashlib
 import ipaddress
 import json
 import re
@@ -15,6 +16,7 @@ from typing import Any
 from localgcp import frontdoor
 from localgcp.errors import AlreadyExists, InvalidArgument, NotFound, PreconditionFailed
 from localgcp.generic import COMPUTE_ROOT, existing, fingerprint, page
+from localgcp.locations import REGIONS
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.store import Resource
@@ -59,7 +61,8 @@ SETTERS = {
     "subnetworks.expandIpCidrRange": ("ipCidrRange", "ipCidrRange"),
     "subnetworks.setPrivateIpGoogleAccess": ("privateIpGoogleAccess", "privateIpGoogleAccess"),
 }
-LOCATIONS = ("australia-southeast1", "australia-southeast2", "europe-west1", "europe-west4", "us-central1", "us-east1")
+# Most regions have the zones a, b and c; these have others.
+ZONES = {"us-central1": "abcf", "us-east1": "bcd", "europe-west1": "bcd"}
 
 service = Service("compute:v1")
 for collection in COLLECTIONS:
@@ -282,19 +285,21 @@ def list_places(call: Call) -> dict[str, Any]:
 
 def _places(call: Call) -> list[Resource]:
     noun = call.method.collection
-    names = LOCATIONS if noun == "regions" else [f"{name}-{letter}" for name in LOCATIONS for letter in "abc"]
-    return [
-        Resource(
-            f"compute/projects/{call.project}/{noun}/{name}",
-            {
-                "kind": f"compute#{noun.removesuffix('s')}",
-                "name": name,
-                "status": "UP",
-                "selfLink": f"{COMPUTE_ROOT}/projects/{call.project}/{noun}/{name}",
-            },
+    root = f"{COMPUTE_ROOT}/projects/{call.project}"
+
+    def place(name: str, links: Mapping[str, Any]) -> Resource:
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:2])
+        body = {"kind": f"compute#{noun.removesuffix('s')}", "id": str(number), "name": name, "status": "UP"}
+        return Resource(
+            f"compute/projects/{call.project}/{noun}/{name}", {**body, **links, "selfLink": f"{root}/{noun}/{name}"}
         )
-        for name in names
-    ]
+
+    zones = {region: [f"{region}-{letter}" for letter in ZONES.get(region, "abc")] for region in sorted(REGIONS)}
+    if noun == "regions":
+        return [
+            place(region, {"zones": [f"{root}/zones/{zone}" for zone in inside]}) for region, inside in zones.items()
+        ]
+    return [place(zone, {"region": f"{root}/regions/{region}"}) for region, inside in zones.items() for zone in inside]
 
 
 # References

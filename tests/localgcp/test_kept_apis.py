@@ -221,3 +221,17 @@ def test_a_resource_of_compute_must_have_a_name_that_compute_takes(region: Regio
         "Invalid value for field 'resource.name': 'Not_A_Name'. Must be a match of regex"
         " '(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)'"
     )
+
+
+def test_zones_are_in_their_regions_and_regions_name_their_zones(region: Region, project: str) -> None:
+    compute = region.api("compute", "v1")
+    regions = {found["name"]: found for found in compute.regions().list(project=project).execute()["items"]}
+    zones = {found["name"]: found for found in compute.zones().list(project=project).execute()["items"]}
+
+    assert {"australia-southeast1", "us-central1", "europe-west1"} <= set(regions)
+    for found in regions.values():
+        inside = [zone for zone in zones.values() if zone["region"] == found["selfLink"]]
+        assert [zone["selfLink"] for zone in inside] == found["zones"], found["name"]
+    assert len(zones) == sum(len(found["zones"]) for found in regions.values())
+    ids = [found["id"] for found in (*regions.values(), *zones.values())]
+    assert len(ids) == len(set(ids))
