@@ -12,8 +12,8 @@ _USED = frozenset(
     {"project", "region", "accessToken", "pollInterval", "defaultLabels", "addPulumiAttributionLabel", "deletionPolicy"}
 )
 #: What changes nothing here: quotas, batches and time limits of requests, headers, the place of types we do not have,
-#: which of Google's addresses is called; the real provider's own warnings; and `credentials`, over which the token of the
-#: environment wins in the real provider, too.
+#: which of Google's addresses is called; the real provider's own warnings; and `credentials`, over which the token of
+#: the environment wins in the real provider, too.
 _WITHOUT_EFFECT = frozenset(
     {"zone", "scopes", "batching", "billingProject", "userProjectOverride", "requestReason", "requestTimeout"}
     | {"universeDomain", "disableGooglePartnerName", "googlePartnerName", "pulumiAttributionLabelAdditionStrategy"}
