@@ -4,6 +4,7 @@ Certificate and DNS authorization come from Certificate Manager, so that the cer
 still points at the old platform; the record that this takes is an export of the stack.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,9 +161,12 @@ class Edge(Component):
     def certify(
         self, name: str, args: EdgeArgs
     ) -> tuple[gcp.certificatemanager.CertificateMap, gcp.certificatemanager.DnsAuthorization]:
+        # None of the three takes another host. A name of its own lets the successor be there before they go, each after
+        # what refers to it; with one name, the certificate would have to go while its entry still uses it.
+        name_of_host = f"{args.project}-{hashlib.sha256(args.public_host.encode()).hexdigest()[:8]}"
         authorization = gcp.certificatemanager.DnsAuthorization(
             f"{name}-authorization",
-            name=args.project,
+            name=name_of_host,
             project=args.project,
             domain=args.public_host,
             labels=args.labels,
@@ -170,7 +174,7 @@ class Edge(Component):
         )
         certificate = gcp.certificatemanager.Certificate(
             f"{name}-certificate",
-            name=args.project,
+            name=name_of_host,
             project=args.project,
             labels=args.labels,
             managed={"domains": [args.public_host], "dns_authorizations": [authorization.id]},
@@ -181,7 +185,7 @@ class Edge(Component):
         )
         gcp.certificatemanager.CertificateMapEntry(
             f"{name}-certificate-entry",
-            name=args.project,
+            name=name_of_host,
             project=args.project,
             map=certificate_map.name,
             hostname=args.public_host,

@@ -180,6 +180,36 @@ def test_a_wrong_setting_fails_the_preview_and_touches_nothing(
     assert up.pulumi("preview", "--expect-no-changes").returncode == 0
 
 
+def test_settings_of_a_running_stack_are_changed_and_changed_back(up: Up, tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "Pulumi.au.yaml").read_text())
+    settings["config"] |= {
+        "validibot:publicHost": "checks.example.com",
+        "validibot:logLevel": "DEBUG",
+        "validibot:logRetentionDays": 60,
+        "validibot:web": {"minInstances": 1, "maxInstances": 5, "cpu": "2", "memory": "2Gi", "timeoutSeconds": 120},
+        "validibot:worker": {"timeoutSeconds": 600},
+        "validibot:database": {"tier": "db-custom-4-16384", "availability": "REGIONAL", "retainedBackups": 21},
+    }
+    file = tmp_path / "Pulumi.au.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    hosts = ("checks.example.com", "au.validibot.com")
+
+    def answers() -> list[int]:
+        return [httpx.get(f"{up.url}/readyz", headers={"host": host}, timeout=60).status_code for host in hosts]
+
+    changed = up.pulumi("up", "--yes", "--skip-preview", "--config-file", str(file))
+    changed_answers = answers()
+    same = up.pulumi("preview", "--expect-no-changes", "--config-file", str(file))
+    restored = up.pulumi("up", "--yes", "--skip-preview")
+    restored_answers = answers()
+
+    assert changed.returncode == 0, changed.stdout[-4000:]
+    assert (changed_answers, restored_answers) == ([200, 400], [400, 200])
+    assert same.returncode == 0, same.stdout[-4000:]
+    assert restored.returncode == 0, restored.stdout[-4000:]
+    assert up.pulumi("preview", "--expect-no-changes").returncode == 0
+
+
 def test_destroy_leaves_nothing_and_up_works_again(up: Up, tmp_path: Path) -> None:
     settings = yaml.safe_load((ROOT / "Pulumi.au.yaml").read_text())
     settings["config"]["validibot:deletionProtection"] = False
