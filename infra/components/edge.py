@@ -161,16 +161,17 @@ class Edge(Component):
     def certify(
         self, name: str, args: EdgeArgs
     ) -> tuple[gcp.certificatemanager.CertificateMap, gcp.certificatemanager.DnsAuthorization]:
-        # None of the three takes another host. A name of its own lets the successor be there before they go, each after
-        # what refers to it; with one name, the certificate would have to go while its entry still uses it.
+        # None of the three takes another host. With a name for each host, the successors can be there first, and the
+        # old ones go in their order; otherwise the certificate would have to go while its entry still uses it.
         name_of_host = f"{args.project}-{hashlib.sha256(args.public_host.encode()).hexdigest()[:8]}"
+        successor_first = pulumi.ResourceOptions.merge(self.child, pulumi.ResourceOptions(delete_before_replace=False))
         authorization = gcp.certificatemanager.DnsAuthorization(
             f"{name}-authorization",
             name=name_of_host,
             project=args.project,
             domain=args.public_host,
             labels=args.labels,
-            opts=self.child,
+            opts=successor_first,
         )
         certificate = gcp.certificatemanager.Certificate(
             f"{name}-certificate",
@@ -178,7 +179,7 @@ class Edge(Component):
             project=args.project,
             labels=args.labels,
             managed={"domains": [args.public_host], "dns_authorizations": [authorization.id]},
-            opts=self.child,
+            opts=successor_first,
         )
         certificate_map = gcp.certificatemanager.CertificateMap(
             f"{name}-certificates", name=args.project, project=args.project, labels=args.labels, opts=self.child
@@ -191,7 +192,7 @@ class Edge(Component):
             hostname=args.public_host,
             certificates=[certificate.id],
             labels=args.labels,
-            opts=self.child,
+            opts=successor_first,
         )
         return certificate_map, authorization
 

@@ -195,7 +195,10 @@ def test_settings_of_a_running_stack_are_changed_and_changed_back(up: Up, tmp_pa
     hosts = ("checks.example.com", "au.validibot.com")
 
     def answers() -> list[int]:
-        return [httpx.get(f"{up.url}/readyz", headers={"host": host}, timeout=60).status_code for host in hosts]
+        """401 asks for a key; a host that is not the stack's own is not served at all."""
+        return [
+            httpx.get(f"{up.url}/api/validations", headers={"host": host}, timeout=60).status_code for host in hosts
+        ]
 
     changed = up.pulumi("up", "--yes", "--skip-preview", "--config-file", str(file))
     changed_answers = answers()
@@ -204,7 +207,7 @@ def test_settings_of_a_running_stack_are_changed_and_changed_back(up: Up, tmp_pa
     restored_answers = answers()
 
     assert changed.returncode == 0, changed.stdout[-4000:]
-    assert (changed_answers, restored_answers) == ([200, 400], [400, 200])
+    assert (changed_answers, restored_answers) == ([401, 400], [400, 401])
     assert same.returncode == 0, same.stdout[-4000:]
     assert restored.returncode == 0, restored.stdout[-4000:]
     assert up.pulumi("preview", "--expect-no-changes").returncode == 0

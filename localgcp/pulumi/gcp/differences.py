@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from localgcp.pulumi.gcp.checking import DEFAULTS
 from localgcp.pulumi.gcp.kind import Kind
 from localgcp.pulumi.gcp.mapping import join
 from localgcp.pulumi.gcp.schema import Properties, Property
@@ -10,6 +11,11 @@ from localgcp.pulumi.gcp.values import is_zero, same
 from localgcp.pulumi.provider import UNKNOWN, Change, Diff, property_path
 
 Path = tuple[str | int, ...]
+
+# The name of a record is the one in the DNS, which nobody makes up.
+_RECORD_SET = "gcp:dns/recordSet:RecordSet"
+# Of this one, without a name, the provider says it outright.
+_PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
 
 
 class _Comparison:
@@ -78,21 +84,19 @@ def difference(kind: Kind, old_inputs: Mapping[str, Any], news: Mapping[str, Any
     return Diff(
         changes=comparison.changes,
         replaces=tuple(comparison.replaces),
-        delete_before_replace=bool(comparison.replaces) and _in_its_own_way(kind, old_inputs, news),
+        delete_before_replace=bool(comparison.replaces) and _goes_first(kind, news),
     )
 
 
-def _in_its_own_way(kind: Kind, old_inputs: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
-    """Whether the new resource would have the old one's name, so that the old one has to go first."""
-    if kind.server_name:
-        return False
-    identity = {"project", "location", "region", kind.name, *_placeholders(kind.collection + kind.id_form)}
-    names = [name for name in identity if name in kind.properties]
-    return all(
-        news.get(name) is not UNKNOWN and same(kind.properties[name], news.get(name), old_inputs.get(name))
-        for name in names
-    )
+def _goes_first(kind: Kind, news: Mapping[str, Any]) -> bool:
+    """Whether the old resource is deleted before the new one is made, unless the program's options say otherwise.
 
-
-def _placeholders(form: str) -> set[str]:
-    return {part.partition("}")[0] for part in form.split("{")[1:]} - {"name"}
+    The real provider's rule (pulumi-terraform-bridge 3.137, `nameRequiresDeleteBeforeReplace`): where it makes up names
+    and the program gave one, renamed or not. Every other type is made anew first, and fails where the old one is in its
+    way.
+    """
+    prop = kind.properties.get(kind.name)
+    can_be_made_up = kind.auto_name or (kind.name == "name" and kind.type != _RECORD_SET)
+    if prop is None or prop.output or not can_be_made_up:
+        return kind.type == _PROJECT_MEMBER
+    return kind.name not in news.get(DEFAULTS, ())

@@ -20,6 +20,8 @@ SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
 FIREWALL = "gcp:compute/firewall:Firewall"
 QUEUE = "gcp:cloudtasks/queue:Queue"
 SECRET = "gcp:secretmanager/secret:Secret"
+RECORD = "gcp:dns/recordSet:RecordSet"
+BUCKET_MEMBER = "gcp:storage/bucketIAMMember:BucketIAMMember"
 MEMBER = "gcp:projects/iAMMember:IAMMember"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
 OBJECT = "gcp:storage/bucketObject:BucketObject"
@@ -42,7 +44,7 @@ def failures(provider: GcpProvider, type: str, **news: Any) -> dict[str, str]:
     return {failure.property: failure.reason for failure in found}
 
 
-def inputs(provider: GcpProvider, type: str, **news: Any) -> dict[str, Any]:
+def inputs(provider: GcpProvider, type: str, /, **news: Any) -> dict[str, Any]:
     checked, found = provider.check(type, urn(type), olds=None, news=news, random_seed=b"seed")
     assert not found
     return checked
@@ -191,10 +193,27 @@ def test_changes_are_named_by_path_and_replace_only_where_they_must(provider: Gc
     changed = diff(provider, SUBNETWORK, base, {**base, "ipCidrRange": "10.0.0.0/23", "privateIpGoogleAccess": True})
     assert changed == Diff(changes={"ipCidrRange": "update", "privateIpGoogleAccess": "add"})
     moved = diff(provider, SUBNETWORK, base, {**base, "network": "w"})
-    # The name stays: the old one has to go before there can be a new one.
     assert moved == Diff(changes={"network": "update"}, replaces=("network",), delete_before_replace=True)
-    renamed = diff(provider, SUBNETWORK, base, {**base, "name": "m"})
-    assert renamed == Diff(changes={"name": "update"}, replaces=("name",), delete_before_replace=False)
+
+
+@pytest.mark.parametrize(
+    ("type_", "base", "changed", "goes_first"),
+    [
+        (SUBNETWORK, {"name": "n", "network": "v", "ipCidrRange": "10.0.0.0/24"}, {"name": "m"}, True),
+        (SUBNETWORK, {"network": "v", "ipCidrRange": "10.0.0.0/24"}, {"network": "w"}, False),
+        (SECRET, {"secretId": "a", "replication": {"auto": {}}}, {"secretId": "b"}, True),
+        (MEMBER, {"project": "p", "role": "roles/viewer", "member": "user:a@b.c"}, {"member": "user:d@b.c"}, True),
+        (BUCKET_MEMBER, {"bucket": "b", "role": "roles/storage.admin", "member": "allUsers"}, {"bucket": "c"}, False),
+        (RECORD, {"managedZone": "z", "name": "a.b.", "type": "A", "rrdatas": ["192.0.2.1"]}, {"name": "c.b."}, False),
+    ],
+)
+def test_a_resource_that_the_program_named_goes_before_its_successor(
+    provider: GcpProvider, type_: str, base: dict[str, Any], changed: dict[str, Any], goes_first: bool
+) -> None:
+    found = diff(provider, type_, base, base | changed)
+
+    assert found.replaces == tuple(changed)
+    assert found.delete_before_replace == goes_first
 
 
 @pytest.mark.parametrize(
