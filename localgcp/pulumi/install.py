@@ -140,13 +140,15 @@ def _is_real(command: Path) -> bool:
 
 def _lay(plugin: Plugin, directory: Path, real_homes: tuple[Path, ...]) -> None:
     command = directory / plugin.command
+    if directory.is_symlink():
+        # The engine passes over a folder that is a link, so that only a command can be one.
+        directory.unlink()
     if _is_real(command):
         return
     directory.mkdir(parents=True, exist_ok=True)
     for real_home in real_homes:
         real = real_home / "plugins" / plugin.folder / plugin.command
         if _is_real(real):
-            # Not the folder: the engine passes over one that is a link.
             temporary = _beside(command)
             temporary.symlink_to(real.resolve())
             temporary.replace(command)

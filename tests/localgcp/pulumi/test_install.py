@@ -88,6 +88,18 @@ def test_a_real_provider_in_a_home_that_is_named_from_here_is_found_from_everywh
     assert (target / "plugins" / GCP / "pulumi-resource-gcp").resolve(strict=True) == real
 
 
+def test_a_folder_that_is_a_link_which_the_engine_would_not_see_gives_way(tmp_path: Path) -> None:
+    real = put_real_plugin(tmp_path / "user")
+    folder = home(tmp_path / "data") / "plugins" / GCP
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(real.parent, target_is_directory=True)
+
+    install(tmp_path / "data", real_homes=(tmp_path / "user",))
+
+    assert (folder.is_symlink(), (folder / "pulumi-resource-gcp").resolve()) == (False, real)
+    assert real.is_file()
+
+
 def test_a_real_provider_installed_into_the_home_is_left_alone(tmp_path: Path) -> None:
     real = put_real_plugin(home(tmp_path))
 
