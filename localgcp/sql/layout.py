@@ -51,10 +51,14 @@ class Layout:
                 for name in [*names, *files]:
                     os.chown(Path(directory, name), self.account.uid, self.account.gid, follow_symlinks=False)
 
+    def remove_sockets(self) -> None:
+        """Delete the directories of the sockets, also those of Cloud SQL volumes. No server may be running any more."""
+        shutil.rmtree(self.sockets, ignore_errors=True)
+
     def remove(self) -> None:
         """Delete every instance of this data directory. Their Postgres processes must have been stopped."""
         shutil.rmtree(self.homes, ignore_errors=True)
-        shutil.rmtree(self.sockets, ignore_errors=True)
+        self.remove_sockets()
 
 
 def layout_of(data_dir: Path) -> Layout:

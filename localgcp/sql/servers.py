@@ -82,9 +82,7 @@ class Servers:
                 thread.start()
             for thread in threads:
                 thread.join()
-            for directory in (*self.layout.sockets.glob("*:*:*"), self.layout.sockets):
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
+            self.layout.remove_sockets()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(NETWORK_TIMEOUT_SECONDS)
@@ -399,6 +397,7 @@ def stop_all(data_dir: Path) -> None:
     layout = layout_of(data_dir)
     for home in sorted(layout.homes.glob("*/")):
         stop_home(layout, home)
+    layout.remove_sockets()
 
 
 def stop_home(layout: Layout, home: Path) -> None:

@@ -195,10 +195,24 @@ def test_servers_that_nobody_watches_are_stopped_and_removed(
     stop_all(data_dir)
 
     assert postmaster(data) is None
+    assert not sockets.exists()
     assert data.exists()
     remove_all(data_dir)
     assert not data.exists()
-    assert not sockets.exists()
+
+
+def test_no_directory_of_sockets_stays_when_the_servers_are_shut_down(
+    open_servers: Callable[[], Servers], data_dir: Path
+) -> None:
+    servers = open_servers()
+    servers.provision(spec(data_dir))
+    volume = servers.layout.sockets / "~01234567"  # of a service that is ended only after the databases
+    volume.mkdir()
+    (volume / NAME).symlink_to(servers.socket_directory(NAME))
+
+    servers.close(stop_postgres=True)
+
+    assert not servers.layout.sockets.exists()
 
 
 def test_every_instance_has_an_administrators_password_of_its_own(
