@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from localgcp import discovery, generic, locations
+from localgcp import cross_origin, discovery, generic, locations
 from localgcp.apis import APIS, Api
 from localgcp.discovery import Document, Method
 from localgcp.errors import ApiError, Internal, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
@@ -21,7 +21,6 @@ from localgcp.iam.principal import Principal
 from localgcp.partial import select
 from localgcp.region import Region
 from localgcp.service import Call, Service
-from localgcp.storage import cors
 from localgcp.store import creating_request_id
 from localgcp.validation import Validator, parsed
 
@@ -114,7 +113,7 @@ class Endpoint:
         origin = request.headers.get("origin") if self._api.any_origin else None
         if origin is not None and request.method == "OPTIONS":
             wanted = request.headers.get("access-control-request-headers", "")
-            await Response(headers=cors.open_to(origin, wanted))(scope, receive, send)
+            await Response(headers=cross_origin.open_to(origin, wanted))(scope, receive, send)
             return
         try:
             await faults.before(self._api.name)
@@ -132,7 +131,7 @@ class Endpoint:
             response = JSONResponse(
                 Internal("Internal error encountered. The log of localgcp has the cause.").to_json(), status_code=500
             )
-        response.headers.update(cors.open_to(origin))
+        response.headers.update(cross_origin.open_to(origin))
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Cross-origin requests: by the bucket's rules on XML paths, open to every origin on the JSON API's, as at Google."""
+"""Cross-origin requests on XML paths, by the rules of the bucket. The JSON API is open to every origin instead."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,18 +34,6 @@ def preflight(
         "Access-Control-Max-Age": str(rule.get("maxAgeSeconds", 3600)),
         "Vary": "Origin",
     } | ({"Access-Control-Allow-Headers": ",".join(wanted)} if wanted else {})
-
-
-def open_to(origin: str | None, wanted_headers: str = "") -> dict[str, str]:
-    """What the JSON API answers to any origin."""
-    if origin is None:
-        return {}
-    return {
-        "Access-Control-Allow-Origin": origin,
-        "Access-Control-Allow-Methods": "GET,POST,PUT,PATCH,DELETE,OPTIONS",
-        "Access-Control-Expose-Headers": "Content-Range, ETag, Location, Range, X-Goog-Generation, X-Goog-Hash",
-        "Vary": "Origin",
-    } | ({"Access-Control-Allow-Headers": wanted_headers} if wanted_headers else {})
 
 
 def _matching(rules: Sequence[Mapping[str, Any]], origin: str | None, method: str) -> Mapping[str, Any] | None:

@@ -8,11 +8,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from localgcp import discovery
+from localgcp import cross_origin, discovery
 from localgcp.apis import BY_NAME
 from localgcp.errors import ApiError, Internal, InvalidArgument
 from localgcp.iam.principal import Principal
-from localgcp.storage import cors
 from localgcp.storage.cloud_storage import CloudStorage, of
 from localgcp.storage.ranges import RangeNotSatisfiable
 from localgcp.validation import Validator, parsed
@@ -40,9 +39,8 @@ def served(answer: Answer) -> ASGIApp:
         except Exception:
             log.exception("%s %s", request.method, request.url.path)
             response = refusal(Internal("Internal error encountered. The log of localgcp has the cause."))
-        origin = request.headers.get("origin")
-        for name, value in cors.open_to(origin, request.headers.get("access-control-request-headers", "")).items():
-            response.headers[name] = value
+        wanted = request.headers.get("access-control-request-headers", "")
+        response.headers.update(cross_origin.open_to(request.headers.get("origin"), wanted))
         await response(scope, receive, send)
 
     return app
