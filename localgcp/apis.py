@@ -29,6 +29,7 @@ class Api:
     undocumented: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
+#: They start in this order and stop in the reverse: databases are there before the services that use them, and after.
 APIS = (
     Api(
         name="artifactregistry",
@@ -106,6 +107,15 @@ APIS = (
         operations_at="root",
     ),
     Api(name="orgpolicy", documents={"/orgpolicy/v2/": "orgpolicy:v2"}),
+    Api(
+        name="sqladmin",
+        documents={
+            "/sqladmin/sql/v1beta4/": "sqladmin:v1beta4",
+            "/sqladmin/v1/": "sqladmin:v1",
+        },
+        dialect="sql",
+        legacy=True,
+    ),
     Api(name="run", package="google.cloud.run.v2", documents={"/run/v2/": "run:v2"}),
     Api(name="secretmanager", documents={"/secretmanager/v1/": "secretmanager:v1"}),
     Api(
@@ -119,15 +129,6 @@ APIS = (
         package="google.api.serviceusage.v1",
         documents={"/serviceusage/v1/": "serviceusage:v1", "/serviceusage/v1beta1/": "serviceusage:v1beta1"},
         operations_at="root",
-    ),
-    Api(
-        name="sqladmin",
-        documents={
-            "/sqladmin/sql/v1beta4/": "sqladmin:v1beta4",
-            "/sqladmin/v1/": "sqladmin:v1",
-        },
-        dialect="sql",
-        legacy=True,
     ),
     Api(
         name="storage",

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from google.cloud import run_v2
 from googleapiclient.errors import HttpError
 
 from localgcp.sql import layout_of, remove_all, socket_root
@@ -13,6 +14,7 @@ from localgcp.sql.admin import scram_verifier
 from localgcp.sql.cluster import postmaster
 from localgcp.store import Store
 from tests.localgcp.fixtures import Region, served
+from tests.localgcp.run.images import push_image
 
 PROJECT = "validibot-au"
 NAME = f"{PROJECT}:australia-southeast1:pg"
@@ -26,6 +28,21 @@ BODY = {
     "rootPassword": PASSWORD,
     "settings": {"tier": "db-f1-micro", "edition": "ENTERPRISE"},
 }
+#: When it is told to end, it writes down whether Postgres still lets it in.
+SERVER = """
+import os, signal, socket
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+def leave(*arguments):
+    with socket.socket(socket.AF_UNIX) as database:
+        refused = database.connect_ex(os.environ["DATABASE"] + "/.s.PGSQL.5432")
+    Path(os.environ["SAID"]).write_text("refused" if refused else "let in")
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, leave)
+HTTPServer(("127.0.0.1", int(os.environ["PORT"])), BaseHTTPRequestHandler).serve_forever()
+"""
 
 
 @pytest.fixture
@@ -62,6 +79,31 @@ def test_a_region_that_is_stopped_stops_postgres_and_the_next_start_has_its_rows
 
     with served(data_dir) as region, connection(region) as postgres:
         assert postgres.execute("SELECT answer FROM kept").fetchone() == (42,)
+
+
+def test_services_end_before_the_databases_that_they_use(data_dir: Path) -> None:
+    said = data_dir / "said"
+    with served(data_dir) as region:
+        account = region.account(PROJECT, "validibot-web", "roles/cloudsql.client")
+        environment = [{"name": "DATABASE", "value": f"/cloudsql/{NAME}"}, {"name": "SAID", "value": str(said)}]
+        container = {
+            "image": push_image(region, PROJECT, "australia-southeast1", server=SERVER),
+            "env": environment,
+            "volume_mounts": [{"name": "cloudsql", "mount_path": "/cloudsql"}],
+        }
+        template = {
+            "containers": [container],
+            "service_account": account.email,
+            "volumes": [{"name": "cloudsql", "cloud_sql_instance": {"instances": [NAME]}}],
+            "scaling": {"min_instance_count": 1},
+        }
+        region.client(run_v2.ServicesClient).create_service(
+            parent=f"projects/{PROJECT}/locations/australia-southeast1",
+            service_id="web",
+            service={"template": template},
+        ).result(timeout=60)
+
+    assert said.read_text() == "let in"
 
 
 def test_a_creation_that_was_cut_off_is_finished_and_its_operation_done(data_dir: Path) -> None:

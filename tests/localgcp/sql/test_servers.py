@@ -206,7 +206,7 @@ def test_no_directory_of_sockets_stays_when_the_servers_are_shut_down(
 ) -> None:
     servers = open_servers()
     servers.provision(spec(data_dir))
-    volume = servers.layout.sockets / "~01234567"  # of a service that is ended only after the databases
+    volume = servers.layout.sockets / "~01234567"  # of a service that was killed
     volume.mkdir()
     (volume / NAME).symlink_to(servers.socket_directory(NAME))
 
