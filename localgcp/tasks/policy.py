@@ -93,7 +93,6 @@ class TokenBucket:
 
     def configure(self, rate: float, burst: int) -> None:
         self.rate, self.burst = rate, burst
-        self._tokens = min(self._tokens, burst)
 
     def take(self, now: float) -> float:
         """Take a token and return 0, or return the seconds until there is one."""

@@ -1028,6 +1028,26 @@ def test_a_changed_signed_url_grants_nothing(region: Region, bucket: storage.Buc
     assert httpx.get(url).content == b"a"
 
 
+def test_a_signed_url_is_for_no_header_that_was_not_signed(
+    region: Region, bucket: storage.Bucket, project: str
+) -> None:
+    signer = region.account(project, "signer", "roles/storage.admin")
+    blob = bucket.blob("a")
+    colour = {"x-goog-meta-colour": "red"}
+
+    def put(signed: dict[str, str]) -> httpx.Response:
+        url = blob.generate_signed_url(
+            version="v4", expiration=60, method="PUT", credentials=signer.credentials, headers=signed
+        )
+        return httpx.put(url, content=b"a", headers=colour)
+
+    refused = put({})
+
+    assert (refused.status_code, "x-goog-meta-colour" in refused.text, blob.exists()) == (403, True, False)
+    assert put(colour).status_code == 200
+    assert bucket.get_blob("a").metadata == {"colour": "red"}
+
+
 def test_an_expired_signed_url_says_so(region: Region, bucket: storage.Bucket, project: str) -> None:
     signer = region.account(project, "signer", "roles/storage.admin")
     bucket.blob("a").upload_from_string("a")

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from django.core.files.storage import default_storage
 from django.db import connection
+from django.db.models.signals import post_save
 from django.test import Client
 from django.utils import timezone
 
@@ -239,6 +241,22 @@ def test_a_key_whose_request_died_is_free_after_a_while(accept: Accept) -> None:
     assert (held.status_code, held["Retry-After"]) == (409, "2")
     assert accept(idempotency_key="k").status_code == 202
     assert ValidationJob.objects.count() == 1
+
+
+def test_a_request_that_took_so_long_that_another_has_its_key_makes_nothing(
+    accept: Accept, queues: InMemoryTasks
+) -> None:
+    def take_over(**_: Any) -> None:
+        IdempotencyKey.objects.update(token=uuid.uuid4())
+
+    post_save.connect(take_over, sender=ValidationJob)
+    try:
+        answer = accept(idempotency_key="k")
+    finally:
+        post_save.disconnect(take_over, sender=ValidationJob)
+
+    assert (answer.status_code, answer["Retry-After"]) == (409, "1")
+    assert (ValidationJob.objects.count(), queues.tasks) == (0, [])
 
 
 def test_a_key_of_yesterday_is_free(accept: Accept, worker: Worker) -> None:
