@@ -67,10 +67,6 @@ class Leased(models.Model):
         for name, value in columns.items():
             setattr(self, name, value)
 
-    def extend_lease(self, duration: timedelta) -> None:
-        """Raises: LeaseLost."""
-        self.while_held(lease_expires_at=Now() + duration)
-
 
 _Row = TypeVar("_Row", bound=Leased)
 

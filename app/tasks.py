@@ -8,4 +8,3 @@ from app.webhooks.tasks import deliver_webhook
 from app.workflows.tasks import advance_workflow, run_step
 
 TASKS: Final = cast("tuple[CloudTask[Any, Any], ...]", (run_validation, deliver_webhook, advance_workflow, run_step))
-TASK_BY_ROUTE: Final = {task.route: task for task in TASKS}

@@ -1,7 +1,7 @@
 """What an API refuses, in Google's words and JSON.
 
 ApiError
-├── InvalidArgument, OutOfRange, FailedPrecondition     400
+├── InvalidArgument, FailedPrecondition                 400
 ├── Unauthenticated                                     401
 ├── PermissionDenied                                    403
 ├── NotFound                                            404
@@ -63,10 +63,6 @@ class ApiError(Exception):
 
 class InvalidArgument(ApiError):
     status, code, default_reason, rpc_code = 400, "INVALID_ARGUMENT", "badRequest", 3
-
-
-class OutOfRange(ApiError):
-    status, code, default_reason, rpc_code = 400, "OUT_OF_RANGE", "outOfRange", 11
 
 
 class FailedPrecondition(ApiError):

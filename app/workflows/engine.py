@@ -147,10 +147,6 @@ def settle_failure(
     return Settlement(state=StepState.PENDING, rest=rest)
 
 
-def to_cancel(states: Mapping[str, StepState]) -> frozenset[str]:
-    return frozenset(key for key, state in states.items() if not state.is_final)
-
-
 def to_repeat(
     steps: Sequence[Step], states: Mapping[str, StepState], chosen: Collection[str] | None = None
 ) -> frozenset[str]:

@@ -212,7 +212,6 @@ class Context:
     """The files that a build may copy."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
         ignore_file = root / ".dockerignore"
         ignore = Ignore(ignore_file.read_text() if ignore_file.is_file() else "")
         self.files: dict[str, File] = {}

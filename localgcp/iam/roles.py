@@ -25,15 +25,8 @@ _NOT_FOR_EDITORS = (
 
 _READING = ("*.get", "*.list", "*.getIamPolicy", "*.search", "*.query", "*.fetch")
 
-# Reading what a resource holds is no reading of the resource: viewers do not have these.
-_NOT_FOR_VIEWERS = (
-    "storage.objects.*",
-    "iam.serviceAccountKeys.create",
-    "cloudkms.cryptoKeyVersions.useTo*",
-    "storage.buckets.get",
-    "storage.buckets.getIamPolicy",
-    "storage.objects.getIamPolicy",
-)
+# Cloud Storage leaves these to the policies of buckets: viewers of a project do not have them.
+_NOT_FOR_VIEWERS = ("storage.objects.*", "storage.buckets.get", "storage.buckets.getIamPolicy")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,6 @@ class Fleet:
             self._region,
             self._images,
             self._workload,
-            revision=self.name,
             write=lambda log_name, entry: self._write(instance, log_name, entry),
             on_exit=self._exited,
         )

@@ -45,7 +45,6 @@ class Instance:
         images: ImageStore,
         workload: Workload,
         *,
-        revision: str,
         write: Callable[[str, Mapping[str, Any]], None],
         on_exit: Callable[["Instance"], None],
     ) -> None:
@@ -59,7 +58,6 @@ class Instance:
         self._region = region
         self._images = images
         self._workload = workload
-        self._revision = revision
         self._write = write
         self._on_exit = on_exit
         self._home: Path = region.settings.data_dir / "run" / "instances" / self.id[:16]

@@ -49,7 +49,6 @@ class StruckRegion:
         self.deployed = deployed
         self.outputs = deployed.outputs
         self.front_door = deployed.front_door
-        self._worker_pids: dict[int, float] = {}
 
     @property
     def environ(self) -> dict[str, str]:

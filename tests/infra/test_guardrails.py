@@ -12,7 +12,6 @@ from tests.infra.inventory import STACKS, inventory_of, settings_of
 
 CONTEXT = Context(project="validibot-au", location="australia-southeast1", production=True, deletion_protection=True)
 BUCKET = "gcp:storage/bucket:Bucket storage-media"
-STATIC = "gcp:storage/bucket:Bucket storage-static"
 DATABASE = "gcp:sql/databaseInstance:DatabaseInstance database-pg"
 WEB = "gcp:cloudrunv2/service:Service validibot-web"
 MIGRATE = "gcp:cloudrunv2/job:Job validibot-migrate"

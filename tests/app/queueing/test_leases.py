@@ -70,7 +70,7 @@ def test_a_dead_lease_is_taken_over_and_the_dead_writes_nothing(organization: Or
             with pytest.raises(LeaseLost):
                 end(dead)
             with pytest.raises(LeaseLost):
-                dead.extend_lease(MINUTE)
+                dead.while_held(lease_expires_at=timezone.now() + MINUTE)
             assert ValidationJob.objects.get().state == State.RUNNING
 
             end(living)

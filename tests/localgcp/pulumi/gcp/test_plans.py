@@ -25,7 +25,6 @@ BUCKET_MEMBER = "gcp:storage/bucketIAMMember:BucketIAMMember"
 MEMBER = "gcp:projects/iAMMember:IAMMember"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
 OBJECT = "gcp:storage/bucketObject:BucketObject"
-CHANNEL = "gcp:monitoring/notificationChannel:NotificationChannel"
 
 ENVIRONMENT = {"GOOGLE_PROJECT": "demo", "GOOGLE_REGION": "australia-southeast1"}
 
