@@ -45,10 +45,10 @@ def pulumi(tmp_path: Path) -> Pulumi:
     return Pulumi(stack="au", environ=environ, patience_seconds=0)
 
 
-def lock(tmp_path: Path, process: int) -> Path:
+def lock(tmp_path: Path, process: int, hostname: str = socket.gethostname()) -> Path:
     file = tmp_path / ".pulumi" / "locks" / "organization" / "validibot" / "au" / "0b4a.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"pid": process, "username": "u", "hostname": socket.gethostname()}))
+    file.write_text(json.dumps({"pid": process, "username": "u", "hostname": hostname}))
     return file
 
 
@@ -56,6 +56,15 @@ def test_the_lock_of_a_process_that_is_gone_is_removed(pulumi: Pulumi, tmp_path:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     lock(tmp_path, process.pid)
+
+    pulumi.release_stale_lock()
+
+    assert (tmp_path / "asked").read_text() == "cancel --yes --stack au --non-interactive\n"
+
+
+def test_the_lock_of_another_machine_says_nothing_of_the_processes_here(pulumi: Pulumi, tmp_path: Path) -> None:
+    """The region's state is on this disk alone: whoever held the lock came before a change of the machine's name."""
+    lock(tmp_path, os.getpid(), hostname="another-machine")
 
     pulumi.release_stale_lock()
 

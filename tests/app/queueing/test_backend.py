@@ -74,6 +74,23 @@ def test_a_queue_that_fails_after_the_commit_does_not_fail_the_caller(
         submit(run_validation, "7")
 
 
+def test_a_client_that_breaks_after_the_commit_does_not_fail_the_caller(
+    queues: InMemoryTasks,
+    db: None,
+    django_capture_on_commit_callbacks: Commit,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The row is committed: a caller that is told of a failure would make a second one."""
+    monkeypatch.setattr(queues, "create", lambda task: 1 / 0)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        run_validation.enqueue("7")
+
+    assert "a task could not be enqueued" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_task_can_be_delayed_for_thirty_days_and_no_longer(queues: InMemoryTasks, db: None) -> None:
     soon = timezone.now() + timedelta(days=29)
     submit(run_validation.using(run_after=soon), "7")

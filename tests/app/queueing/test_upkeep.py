@@ -1,5 +1,6 @@
 """Sweep, reaper and purges: what the queue lost, what the dead held, what has expired; and that none reads a table."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +21,7 @@ from app.internal import schedules
 from app.internal.callers import Callers
 from app.internal.urls import urlpatterns
 from app.organizations.models import Organization
+from app.outbox import Deadline
 from app.schedules import SCHEDULES
 from app.tasking.memory import InMemoryTasks
 from app.validations.models import State, ValidationJob
@@ -110,6 +112,23 @@ def test_a_queue_that_does_not_answer_stops_the_sweep_and_costs_no_pause(
     assert (answer.status_code, answer.json()["failed"]) == (500, ["QueueFailure"])
     job = ValidationJob.objects.get()
     assert (job.sweeps, job.state) == (0, State.PENDING)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_after_a_part_that_lost_its_connection_the_next_one_has_another() -> None:
+    def asks(_: Deadline) -> dict[str, int]:
+        Organization.objects.exists()
+        return {"answers": 1}
+
+    def loses_it(deadline: Deadline) -> dict[str, int]:
+        connection.ensure_connection()
+        connection.connection.close()
+        return asks(deadline)
+
+    answer = schedules.run(SCHEDULES[0], (loses_it, asks))
+
+    report = json.loads(answer.content)
+    assert (answer.status_code, report["failed"], report["counts"]) == (500, ["OperationalError"], {"answers": 1})
 
 
 def test_a_job_whose_worker_died_waits_again_and_is_run(accept: Accept, queues: InMemoryTasks, worker: Worker) -> None:
