@@ -5,6 +5,7 @@ from other registries are not fetched either; the process runtime gives their pl
 """
 
 import fnmatch
+import itertools
 import json
 import os
 import posixpath
@@ -94,54 +95,60 @@ class Stage:
 
 def parse(text: str) -> list[Instruction]:
     """Raises BuildFailed."""
+    escape = _escape(text)
+    lines = enumerate(text.splitlines(), start=1)
+    instructions: list[Instruction] = []
+    for number, line in lines:
+        if not _says_something(line):
+            continue
+        words = _joined(line, lines, escape).split(maxsplit=1)
+        if not words:
+            continue
+        keyword, rest = words[0].upper(), words[1] if len(words) > 1 else ""
+        if keyword not in INSTRUCTIONS:
+            raise BuildFailed(f"dockerfile parse error on line {number}: unknown instruction: {keyword}")
+        documents: dict[str, str] = {}
+        if keyword in ("RUN", "COPY", "ADD"):
+            for name in re.findall(r"<<-?[\"']?([A-Za-z_]\w*)[\"']?", rest):
+                documents[name] = _document(name, lines)
+        flags: dict[str, str] = {}
+        while match := re.match(r"--([a-z-]+)(?:=(\S+))?\s+", rest):
+            flags[match[1]] = match[2] or "true"
+            rest = rest[match.end() :]
+        instructions.append(Instruction(line=number, keyword=keyword, value=rest, flags=flags, documents=documents))
+    if not any(instruction.keyword == "FROM" for instruction in instructions):
+        raise BuildFailed("dockerfile parse error: the Dockerfile has no FROM")
+    return instructions
+
+
+def _escape(text: str) -> str:
+    """What joins a line to the next one: directives at the top may choose it."""
     escape = "\\"
-    lines = text.splitlines()
-    for line in lines:
+    for line in text.splitlines():
         directive = re.match(r"#\s*(\w+)\s*=\s*(\S+)\s*$", line)
         if directive is None:
             break
         if directive[1].lower() == "escape":
             escape = directive[2]
-    instructions: list[Instruction] = []
-    index = 0
-    while index < len(lines):
-        start = index
-        parts: list[str] = []
-        while index < len(lines):
-            line = lines[index]
-            index += 1
-            if line.lstrip().startswith("#") or (parts and not line.strip()):
-                continue
-            stripped = line.rstrip()
-            if stripped.endswith(escape):
-                parts.append(stripped[: -len(escape)])
-                continue
-            parts.append(stripped)
-            break
-        logical = "".join(parts).strip()
-        if not logical:
-            continue
-        keyword, _, rest = logical.partition(" ")
-        keyword, rest = keyword.upper(), rest.strip()
-        if keyword not in INSTRUCTIONS:
-            raise BuildFailed(f"dockerfile parse error on line {start + 1}: unknown instruction: {keyword}")
-        documents: dict[str, str] = {}
-        if keyword in ("RUN", "COPY", "ADD"):
-            for name in re.findall(r"<<-?[\"']?([A-Za-z_]\w*)[\"']?", rest):
-                body: list[str] = []
-                while index < len(lines) and lines[index].strip() != name:
-                    body.append(lines[index])
-                    index += 1
-                index += 1
-                documents[name] = "".join(f"{line}\n" for line in body)
-        flags: dict[str, str] = {}
-        while match := re.match(r"--([a-z-]+)(?:=(\S+))?\s+", rest):
-            flags[match[1]] = match[2] or "true"
-            rest = rest[match.end() :]
-        instructions.append(Instruction(line=start + 1, keyword=keyword, value=rest, flags=flags, documents=documents))
-    if not any(instruction.keyword == "FROM" for instruction in instructions):
-        raise BuildFailed("dockerfile parse error: the Dockerfile has no FROM")
-    return instructions
+    return escape
+
+
+def _says_something(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _joined(line: str, lines: Iterator[tuple[int, str]], escape: str) -> str:
+    """A line with those that continue it, which comments and empty lines do not end."""
+    parts = []
+    while (stripped := line.rstrip()).endswith(escape):
+        parts.append(stripped[: -len(escape)])
+        line = next((following for _, following in lines if _says_something(following)), "")
+    return "".join((*parts, stripped)).strip()
+
+
+def _document(name: str, lines: Iterator[tuple[int, str]]) -> str:
+    """The lines up to the one that holds the document's name alone."""
+    return "".join(f"{line}\n" for _, line in itertools.takewhile(lambda each: each[1].strip() != name, lines))
 
 
 def substitute(text: str, variables: Mapping[str, str]) -> str:

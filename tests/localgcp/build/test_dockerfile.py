@@ -128,15 +128,15 @@ def test_what_cannot_be_carried_out_fails_with_its_name(context: Path, dockerfil
 
 
 def test_comments_continuations_and_here_documents_are_read() -> None:
-    text = "# a comment\nFROM scratch\nRUN a \\\n# in between\n  b\nCOPY <<END /x\nFROM inside\nEND\nCMD x\n"
+    text = "# a comment\nFROM scratch\nRUN a \\\n# in between\n  b\nCOPY <<END /x\nFROM inside\nEND\nCMD\tx\n"
 
     steps = parse(text)
 
-    assert [(step.keyword, step.value) for step in steps] == [
-        ("FROM", "scratch"),
-        ("RUN", "a   b"),
-        ("COPY", "<<END /x"),
-        ("CMD", "x"),
+    assert [(step.line, step.keyword, step.value) for step in steps] == [
+        (2, "FROM", "scratch"),
+        (3, "RUN", "a   b"),
+        (6, "COPY", "<<END /x"),
+        (9, "CMD", "x"),
     ]
     assert steps[2].documents == {"END": "FROM inside\n"}
 
