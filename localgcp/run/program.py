@@ -91,29 +91,14 @@ def prepare(region: "Region", images: ImageStore, workload: Workload, identifier
     for name in ("tmp", "volumes"):
         (home / name).mkdir(parents=True, exist_ok=True)
     program = Program(arguments=[], environment={}, directory=rootfs, home=home)
-    mounts = _mounts(region, workload, program, identifier)
-    places = Places(rootfs, mounts)
+    places = Places(rootfs, _mounts(region, workload, program, identifier))
     working = container.get("workingDir") or image.get("WorkingDir") or "/"
     program.directory = rootfs / working.lstrip("/")
-    if not program.directory.is_dir():
-        program.directory.mkdir(parents=True)
-    variables = {
-        name: places.translate(value)
-        for name, value in (item.split("=", 1) for item in image.get("Env", ()))
-        if name != "PATH"
-    }
-    image_path = dict(item.split("=", 1) for item in image.get("Env", ())).get("PATH", "")
-    image_folders = [str(rootfs / folder.lstrip("/")) for folder in (image_path or SYSTEM_PATH).split(":") if folder]
-    own_folder = str(Path(sys.prefix) / "bin")
-    search_path = [own_folder, *(f for f in image_folders if Path(f).is_dir()), *SYSTEM_PATH.split(":")]
-    for item in container.get("env", ()):
-        source = item.get("valueSource", {}).get("secretKeyRef")
-        if source is not None:
-            payload = _secret(region, workload, source["secret"], source.get("version") or "latest")
-            variables[item["name"]] = payload.decode()
-        else:
-            value = _expand(item.get("value", ""), variables)
-            variables[item["name"]] = places.translate(value)
+    program.directory.mkdir(parents=True, exist_ok=True)
+    of_image: dict[str, str] = dict(item.split("=", 1) for item in image.get("Env", ()))
+    search_path = _search_path(rootfs, of_image.pop("PATH", ""))
+    variables = {name: places.translate(value) for name, value in of_image.items()}
+    _add_variables(region, workload, places, variables)
     program.metadata_host = region.metadata.register(
         workload.service_account, workload.project, workload.location, identifier
     )
@@ -137,6 +122,27 @@ def prepare(region: "Region", images: ImageStore, workload: Workload, identifier
     expanded = [places.translate(_expand(argument, program.environment)) for argument in arguments]
     program.arguments = [_executable(expanded[0], program.directory, search_path), *expanded[1:]]
     return program
+
+
+def _search_path(rootfs: Path, of_image: str) -> list[str]:
+    """This interpreter's folder, then those of the image's PATH that were built, then this machine's."""
+    folders = (rootfs / folder.lstrip("/") for folder in (of_image or SYSTEM_PATH).split(":") if folder)
+    return [
+        str(Path(sys.prefix) / "bin"),
+        *(str(found) for found in folders if found.is_dir()),
+        *SYSTEM_PATH.split(":"),
+    ]
+
+
+def _add_variables(region: "Region", workload: Workload, places: "Places", variables: dict[str, str]) -> None:
+    """What the container sets, in its order: a value may refer to what stands before it."""
+    for item in workload.container.get("env", ()):
+        source = item.get("valueSource", {}).get("secretKeyRef")
+        if source is not None:
+            payload = _secret(region, workload, source["secret"], source.get("version") or "latest")
+            variables[item["name"]] = payload.decode()
+        else:
+            variables[item["name"]] = places.translate(_expand(item.get("value", ""), variables))
 
 
 def discard(region: "Region", program: Program) -> None:

@@ -129,34 +129,42 @@ async def _answer(request: Request, storage: CloudStorage, bucket: str, name: st
     )
     call = XmlCall(request=request, storage=storage, principal=principal, bucket=bucket, name=name, query=query)
     method = "GET" if request.method == "HEAD" else request.method
-    if not name:
-        if method == "GET" and "uploads" in query:
-            return await region.run_in_thread(_list_uploads, call)
-        if method == "GET":
-            others = sorted(key for key in query.keys() - LISTING if not key.lower().startswith("x-goog-"))
-            if others:
-                raise Unimplemented(f"{', '.join(others)} of a bucket: no behaviour in localgcp's XML API.")
-            return await region.run_in_thread(_list_objects, call)
-        if method == "POST" and request.headers.get("content-type", "").startswith("multipart/form-data"):
-            return await _post_form(call)
-        raise Unimplemented("Buckets are made, changed and deleted through the JSON API.")
+    return await (_of_object(call, method) if name else _of_bucket(call, method))
+
+
+async def _of_bucket(call: XmlCall, method: str) -> Response:
+    run_in_thread = call.storage.region.run_in_thread
+    if method == "GET" and "uploads" in call.query:
+        return await run_in_thread(_list_uploads, call)
+    if method == "GET":
+        others = sorted(key for key in call.query.keys() - LISTING if not key.lower().startswith("x-goog-"))
+        if others:
+            raise Unimplemented(f"{', '.join(others)} of a bucket: no behaviour in localgcp's XML API.")
+        return await run_in_thread(_list_objects, call)
+    if method == "POST" and call.request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await _post_form(call)
+    raise Unimplemented("Buckets are made, changed and deleted through the JSON API.")
+
+
+async def _of_object(call: XmlCall, method: str) -> Response:
+    run_in_thread, query = call.storage.region.run_in_thread, call.query
     others = sorted(ELSEWHERE & query.keys())
     if others:
         raise Unimplemented(f"{', '.join(others)} of an object: no behaviour in localgcp's XML API.")
     match method:
         case "GET":
-            return await region.run_in_thread(_list_parts if "uploadId" in query else _get, call)
+            return await run_in_thread(_list_parts if "uploadId" in query else _get, call)
         case "PUT":
             return await (_put_part(call) if "uploadId" in query else _put(call))
         case "DELETE":
-            return await region.run_in_thread(_abort if "uploadId" in query else _delete, call)
+            return await run_in_thread(_abort if "uploadId" in query else _delete, call)
         case "POST" if "uploads" in query:
-            return await region.run_in_thread(_initiate, call)
+            return await run_in_thread(_initiate, call)
         case "POST" if "uploadId" in query:
             return await _complete(call)
-        case "POST" if request.headers.get("x-goog-resumable", "").lower() == "start":
-            return await region.run_in_thread(_start_resumable, call)
-    raise Unimplemented(f"{request.method} of an object has no behaviour in localgcp.")
+        case "POST" if call.request.headers.get("x-goog-resumable", "").lower() == "start":
+            return await run_in_thread(_start_resumable, call)
+    raise Unimplemented(f"{call.request.method} of an object has no behaviour in localgcp.")
 
 
 def _get(call: XmlCall) -> Response:
