@@ -1,8 +1,9 @@
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.contrib import admin
 from django.http import HttpRequest
 
+from app.web.read_only import ReadOnly
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint
 
 if TYPE_CHECKING:  # the generics exist in the stubs only
@@ -25,17 +26,8 @@ class WebhookEndpointAdmin(_EndpointAdmin):
 
 
 @admin.register(WebhookDelivery)
-class WebhookDeliveryAdmin(_DeliveryAdmin):
+class WebhookDeliveryAdmin(ReadOnly, _DeliveryAdmin):
     list_display = ("id", "endpoint", "event", "state", "attempts", "last_status", "created_at")
     list_filter = ("state", "event")
     list_select_related = ("endpoint",)
     show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False

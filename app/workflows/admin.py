@@ -1,9 +1,10 @@
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from app.web.read_only import ReadOnly
 from app.workflows.models import WorkflowDefinition, WorkflowRun, WorkflowStepRun, WorkflowVersion
 
 if TYPE_CHECKING:  # the generics exist in the stubs only
@@ -16,18 +17,7 @@ else:
     _WorkflowAdmin = _RunAdmin = admin.ModelAdmin
 
 
-class _ReadOnly:
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class VersionInline(_ReadOnly, _VersionInline):
+class VersionInline(ReadOnly, _VersionInline):
     """Without the steps: they may hold secrets, and the API shows them masked."""
 
     model = WorkflowVersion
@@ -35,7 +25,7 @@ class VersionInline(_ReadOnly, _VersionInline):
     extra = 0
 
 
-class StepRunInline(_ReadOnly, _StepRunInline):
+class StepRunInline(ReadOnly, _StepRunInline):
     model = WorkflowStepRun
     fields = ("step", "state", "attempt", "starts", "problem", "not_before", "due_at", "started_at", "finished_at")
     readonly_fields = fields
@@ -46,7 +36,7 @@ class StepRunInline(_ReadOnly, _StepRunInline):
 
 
 @admin.register(WorkflowDefinition)
-class WorkflowAdmin(_ReadOnly, _WorkflowAdmin):
+class WorkflowAdmin(ReadOnly, _WorkflowAdmin):
     list_display = ("id", "organization", "name", "created_at")
     list_filter = ("organization",)
     list_select_related = ("organization",)
@@ -56,7 +46,7 @@ class WorkflowAdmin(_ReadOnly, _WorkflowAdmin):
 
 
 @admin.register(WorkflowRun)
-class RunAdmin(_ReadOnly, _RunAdmin):
+class RunAdmin(ReadOnly, _RunAdmin):
     list_display = ("id", "organization", "version", "state", "created_at", "finished_at")
     list_filter = ("state", "organization")
     list_select_related = ("organization", "version")
