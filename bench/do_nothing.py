@@ -4,7 +4,6 @@ It stands in for `gcp`, and for the dynamic resources, whose work is calls to Go
 host, the program, the `random` provider and the state are the real ones.
 """
 
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from localgcp.pulumi.gcp.schema import Properties, Property, properties_of
@@ -31,7 +30,6 @@ class DoNothing(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
     ) -> Diff:
         return Diff(changes={key: "update" for key in {*old_inputs, *news} if old_inputs.get(key) != news.get(key)})
 
@@ -54,7 +52,6 @@ class DoNothing(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
         preview: bool,
         timeout_seconds: float | None,
     ) -> Outputs:

@@ -209,9 +209,8 @@ class ResourceProvider(Protocol):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
     ) -> Diff:
-        """Compare. The engine has already put the old inputs at the paths of `ignore_changes` into `news`."""
+        """Compare. At the paths of `ignoreChanges`, the engine has already put the old inputs into `news`."""
 
     def create(
         self, type: str, urn: str, *, inputs: Inputs, preview: bool, timeout_seconds: float | None
@@ -232,7 +231,6 @@ class ResourceProvider(Protocol):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
         preview: bool,
         timeout_seconds: float | None,
     ) -> Outputs: ...

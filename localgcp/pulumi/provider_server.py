@@ -128,7 +128,6 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):  # type: ign
                 old_inputs=old_inputs,
                 old_outputs=old_outputs,
                 news=news,
-                ignore_changes=list(request.ignoreChanges),
             ),
         )
         return _diff_response(diff)
@@ -192,7 +191,6 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):  # type: ign
                 old_inputs=old_inputs,
                 old_outputs=old_outputs,
                 news=news,
-                ignore_changes=list(request.ignoreChanges),
                 preview=request.preview,
                 timeout_seconds=request.timeout or None,
             ),

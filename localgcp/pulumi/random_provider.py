@@ -103,7 +103,6 @@ class RandomProvider(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
     ) -> Diff:
         kind = _kind(type)
         changes: dict[str, Change] = {}
@@ -155,7 +154,6 @@ class RandomProvider(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
         preview: bool,
         timeout_seconds: float | None,
     ) -> Outputs:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -113,7 +113,6 @@ class GcpProvider(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
     ) -> Diff:
         kind = _kind(type)
         olds = mentioned(kind.properties, old_inputs, news, old_inputs.get(DEFAULTS) or ())
@@ -261,7 +260,6 @@ class GcpProvider(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
         preview: bool,
         timeout_seconds: float | None,
     ) -> Outputs:

@@ -1,6 +1,5 @@
 """A provider whose cloud is a dictionary: everything the protocol has to carry, and nothing else."""
 
-from collections.abc import Sequence
 
 from localgcp.pulumi.provider import (
     UNKNOWN,
@@ -61,7 +60,6 @@ class MemoryProvider(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
     ) -> Diff:
         changes: dict[str, Change] = {}
         for key in sorted({*old_inputs, *news}):
@@ -99,7 +97,6 @@ class MemoryProvider(BaseProvider):
         old_inputs: Inputs,
         old_outputs: Outputs,
         news: Inputs,
-        ignore_changes: Sequence[str],
         preview: bool,
         timeout_seconds: float | None,
     ) -> Outputs:

@@ -29,7 +29,7 @@ def create(type: str, *, preview: bool = False, **inputs: Any) -> tuple[str, dic
 
 
 def diff(type: str, old: dict[str, Any], new: dict[str, Any]) -> Diff:
-    return provider.diff(type, "urn", "id", old_inputs=old, old_outputs={}, news=new, ignore_changes=[])
+    return provider.diff(type, "urn", "id", old_inputs=old, old_outputs={}, news=new)
 
 
 def test_a_password_is_secret_and_is_not_its_own_id() -> None:

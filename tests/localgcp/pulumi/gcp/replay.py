@@ -238,9 +238,7 @@ def play(replay: Replay, type: str, recording: Mapping[str, Any], fixtures: Mapp
         checked, _ = provider.check(type, urn, olds=inputs, news=news, random_seed=b"seed")
         replay.load(update["requests"])
         error = ""
-        difference = provider.diff(
-            type, urn, id, old_inputs=inputs, old_outputs=outputs, news=checked, ignore_changes=()
-        )
+        difference = provider.diff(type, urn, id, old_inputs=inputs, old_outputs=outputs, news=checked)
         if not difference.changes or difference.replaces:
             error = f"the diff is {difference}"
         try:
@@ -251,7 +249,6 @@ def play(replay: Replay, type: str, recording: Mapping[str, Any], fixtures: Mapp
                 old_inputs=inputs,
                 old_outputs=outputs,
                 news=checked,
-                ignore_changes=(),
                 preview=False,
                 timeout_seconds=10,
             )
@@ -268,9 +265,7 @@ def play(replay: Replay, type: str, recording: Mapping[str, Any], fixtures: Mapp
         if found is None:
             error = "gone"
         else:
-            drift = provider.diff(
-                type, urn, id, old_inputs=found.inputs, old_outputs=found.outputs, news=inputs, ignore_changes=()
-            )
+            drift = provider.diff(type, urn, id, old_inputs=found.inputs, old_outputs=found.outputs, news=inputs)
             if drift.changes or found.inputs != inputs:
                 error = f"drift {dict(drift.changes)}"
     except Exception as caught:

@@ -146,9 +146,9 @@ def test_an_operation_that_fails_leaves_a_resource_that_is_remembered(google: Sc
     assert partial is not None
     again = {"name": "web", "location": "australia-southeast1", "template": {"containers": [{"image": "i"}]}}
     news, _ = provider.check(SERVICE, urn(SERVICE), olds=partial, news=again, random_seed=b"s")
-    assert provider.diff(
-        SERVICE, urn(SERVICE), caught.value.id, old_inputs=partial, old_outputs={}, news=news, ignore_changes=()
-    ) == Diff(changes={"template": "add"})
+    assert provider.diff(SERVICE, urn(SERVICE), caught.value.id, old_inputs=partial, old_outputs={}, news=news) == Diff(
+        changes={"template": "add"}
+    )
 
 
 def test_an_operation_is_polled_until_it_is_done(google: Scripted, provider: GcpProvider) -> None:
@@ -367,9 +367,7 @@ def test_refresh_shows_what_somebody_else_changed_and_only_that(google: Scripted
     found = provider.read(QUEUE, urn(QUEUE), "id", inputs=wanted, outputs={"name": "q"})
     assert found is not None
     assert found.inputs == {**wanted, "rateLimits": {"maxConcurrentDispatches": 5}, "desiredState": "PAUSED"}
-    drift = provider.diff(
-        QUEUE, urn(QUEUE), "id", old_inputs=found.inputs, old_outputs=found.outputs, news=wanted, ignore_changes=()
-    )
+    drift = provider.diff(QUEUE, urn(QUEUE), "id", old_inputs=found.inputs, old_outputs=found.outputs, news=wanted)
     assert drift.changes == {"rateLimits.maxConcurrentDispatches": "update", "desiredState": "update"}
 
 
@@ -402,7 +400,7 @@ def _changes_after_import(
     news, failures = provider.check(type, urn(type), olds=found.inputs, news=program, random_seed=b"s")
     assert not failures
     return provider.diff(
-        type, urn(type), found.id, old_inputs=found.inputs, old_outputs=found.outputs, news=news, ignore_changes=()
+        type, urn(type), found.id, old_inputs=found.inputs, old_outputs=found.outputs, news=news
     ).changes
 
 
@@ -589,7 +587,6 @@ def test_default_labels_are_set_changed_and_taken_away_without_touching_other_on
         old_inputs=inputs,
         old_outputs=found.outputs,
         news=inputs,
-        ignore_changes=(),
         preview=False,
         timeout_seconds=10,
     )

@@ -57,7 +57,6 @@ def diff(provider: GcpProvider, type: str, old: dict[str, Any], new: dict[str, A
         old_inputs=inputs(provider, type, **old),
         old_outputs=outputs,
         news=inputs(provider, type, **new),
-        ignore_changes=(),
     )
 
 
@@ -304,7 +303,6 @@ def test_a_preview_of_an_update_keeps_what_the_state_knows(provider: GcpProvider
         old_inputs=old,
         old_outputs=state,
         news=new,
-        ignore_changes=(),
         preview=True,
         timeout_seconds=None,
     )
@@ -364,9 +362,7 @@ def test_default_labels_are_part_of_the_plan_and_changes_of_them_are_changes(pro
     state = {"name": "b", "project": "p", "location": "US", "pulumiLabels": labelled, "effectiveLabels": labelled}
 
     def changes() -> Mapping[str, Change]:
-        found = provider.diff(
-            BUCKET, urn(BUCKET), "b", old_inputs=wanted, old_outputs=state, news=wanted, ignore_changes=()
-        )
+        found = provider.diff(BUCKET, urn(BUCKET), "b", old_inputs=wanted, old_outputs=state, news=wanted)
         assert not found.replaces
         return found.changes
 
