@@ -1,5 +1,6 @@
 """Cloud Build: builds that make images of Dockerfiles. Triggers are kept, and nothing pulls them."""
 
+import logging
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ UNFINISHED = ("PENDING", "QUEUED", "WORKING")
 #: With an account of their own, builds say where their logs go ("Configure user-specified service accounts").
 OWN_LOGS = ("CLOUD_LOGGING_ONLY", "NONE")
 
+log = logging.getLogger(__name__)
 service = Service("cloudbuild:v1")
 for prefix in ("projects", "projects.locations"):
     service.permissions |= {
@@ -217,7 +219,7 @@ def _run(region: Region, build: Resource, account: str) -> None:
         "labels": {"project_id": build["projectId"], "build_id": build["id"], "build_trigger_id": ""},
     }
 
-    def log(line: str) -> None:
+    def tell(line: str) -> None:
         lines.append(line)
         if build["options"].get("logging") != "NONE":
             region.logs.write(build["projectId"], "cloudbuild", resource, severity="INFO", text=line)
@@ -230,7 +232,7 @@ def _run(region: Region, build: Resource, account: str) -> None:
         project=build["projectId"],
         account=account,
         substitutions=_substitutions(region, build),
-        log=log,
+        log=tell,
         is_cancelled=is_cancelled,
         now=lambda: timestamp(region.clock.now()),
         timeout_seconds=float(build["timeout"].removesuffix("s")),
@@ -239,29 +241,30 @@ def _run(region: Region, build: Resource, account: str) -> None:
     if is_cancelled():
         return
     _update(region, build.key, {"status": "WORKING", "startTime": timestamp(region.clock.now())})
-    log(f'starting build "{build["id"]}"')
+    tell(f'starting build "{build["id"]}"')
     try:
         builder.run(region, build, running)
     except builder.Cancelled:
-        log("CANCELLED")
+        tell("CANCELLED")
         _update(region, build.key, _progress(running))
     except builder.TimedOut:
-        log("TIMEOUT")
+        tell("TIMEOUT")
         _keep_log(region, build, account, lines)
         late = DeadlineExceeded(f"Build exceeded its timeout of {build['timeout']}")
         _finish(region, build.key, "TIMEOUT", late, _progress(running))
     except BuildFailed as failed:
-        log(f"ERROR: {failed}")
-        log("ERROR")
+        tell(f"ERROR: {failed}")
+        tell("ERROR")
         _keep_log(region, build, account, lines)
         error = BuildError(f"Build failed; check build logs for details: {failed}")
         info = {"type": builder.FAILURES[running.phase], "detail": error.message}
         _finish(region, build.key, "FAILURE", error, {**_progress(running), "failureInfo": info})
     except Exception as fault:
-        log(f"INTERNAL ERROR: {type(fault).__name__}: {fault}")
+        log.exception("build %s", build["id"])
+        tell(f"INTERNAL ERROR: {type(fault).__name__}: {fault}")
         _finish(region, build.key, "INTERNAL_ERROR", Internal(f"{type(fault).__name__}: {fault}"), _progress(running))
     else:
-        log("DONE")
+        tell("DONE")
         _keep_log(region, build, account, lines)
         _finish(region, build.key, "SUCCESS", None, {**_progress(running), "results": _results(running)})
     finally:
