@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
+from localgcp import own_api
 from localgcp.build.archives import unpack
 from localgcp.build.dockerfile import BuildFailed, Context, Interpreter, substitute
 from localgcp.build.images import Image, image_store, parse_reference
 from localgcp.errors import InvalidArgument, NotFound
 from localgcp.iam.principal import Principal
-from localgcp.run.program import api_get
 
 if TYPE_CHECKING:
     from localgcp.region import Region
@@ -155,11 +155,13 @@ def _fetch(region: "Region", build: Build, source: Mapping[str, Any], workspace:
     build.log(f"Fetching storage object: gs://{bucket}/{name}")
     path = f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
     generation = source.get("generation")
-    status, content = api_get(region, path + (f"?generation={generation}" if generation else ""), build.account)
+    status, content = own_api.get(region, path + (f"?generation={generation}" if generation else ""), build.account)
     if status == 200:
         # One generation: the object may be written again while it is fetched.
         build.source = {"bucket": bucket, "object": name, "generation": json.loads(content)["generation"]}
-        status, content = api_get(region, f"{path}?alt=media&generation={build.source['generation']}", build.account)
+        status, content = own_api.get(
+            region, f"{path}?alt=media&generation={build.source['generation']}", build.account
+        )
     if status != 200:
         raise BuildFailed(f"could not resolve source: gs://{bucket}/{name}: {_error_message(status, content)}")
     archive.write_bytes(content)

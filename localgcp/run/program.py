@@ -6,19 +6,18 @@ paths of the image. What cannot be had that way is refused with a sentence, neve
 """
 
 import base64
-import http.client
 import json
 import os
 import re
 import secrets
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localgcp import own_api
 from localgcp.build.dockerfile import SYSTEM_PATH
 from localgcp.build.images import ImageStore
 from localgcp.endpoints import environment as endpoint_environment
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 #: Marks every process of this region, so that a later localgcp can tell its own orphans from anybody else's.
 MARKER = "LOCALGCP_INSTANCE"
 CLOUD_SQL_PERMISSIONS = ("cloudsql.instances.connect", "cloudsql.instances.get")
-#: While the region starts, instances start before its API listens.
-API_PATIENCE_SECONDS = 30.0
 
 
 class StartFailed(Exception):
@@ -256,7 +253,7 @@ def _secret(region: "Region", workload: Workload, secret: str, version: str) -> 
     project = region.project_id(words[1]) if words[0] == "projects" and len(words) >= 4 else workload.project
     shown = f"projects/{region.project_number(project)}/secrets/{words[-1]}/versions/{version}"
     path = f"/secretmanager/v1/projects/{project}/secrets/{words[-1]}/versions/{version}:access"
-    status, body = api_get(region, path, workload.service_account)
+    status, body = own_api.get(region, path, workload.service_account)
     if status == 200:
         return base64.b64decode(json.loads(body)["payload"].get("data", ""))
     if status == 403:
@@ -272,31 +269,6 @@ def _secret(region: "Region", workload: Workload, secret: str, version: str) -> 
     except (ValueError, KeyError):
         message = f"HTTP {status}"
     raise SecretUnreadable(f"Secret {shown} could not be read: {message}")
-
-
-def api_get(region: "Region", path: str, email: str) -> tuple[int, bytes]:
-    """GET from the region's own API as that account, over its socket, like any client."""
-    return api_request(region, "GET", path, email)
-
-
-def api_request(
-    region: "Region", method: str, path: str, email: str, body: bytes | None = None, content_type: str = "text/plain"
-) -> tuple[int, bytes]:
-    token, _ = region.tokens.shared_access_token(email)
-    headers = {"Authorization": f"Bearer {token}"} | ({"Content-Type": content_type} if body is not None else {})
-    deadline = time.monotonic() + API_PATIENCE_SECONDS
-    while True:
-        connection = http.client.HTTPConnection("127.0.0.1", region.settings.port, timeout=60)
-        try:
-            connection.request(method, path, body=body, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read()
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        finally:
-            connection.close()
 
 
 def _arguments(container: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:

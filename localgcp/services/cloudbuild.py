@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
+from localgcp import own_api
 from localgcp.build import builder
 from localgcp.build.dockerfile import BuildFailed
 from localgcp.clock import timestamp
@@ -16,7 +17,6 @@ from localgcp.errors import Aborted, ApiError, FailedPrecondition, Internal, Inv
 from localgcp.generic import page
 from localgcp.iam.acting import may_act_as
 from localgcp.region import Region
-from localgcp.run.program import api_request
 from localgcp.service import Call, Service
 from localgcp.store import Resource
 
@@ -282,7 +282,7 @@ def _keep_log(region: Region, build: Mapping[str, Any], account: str, lines: Seq
     name = quote(f"{prefix}/log-{build['id']}.txt".lstrip("/"), safe="")
     path = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}"
     text = "".join(f"{line}\n" for line in lines)
-    status, _ = api_request(region, "POST", path, account, text.encode())
+    status, _ = own_api.post(region, path, account, text)
     if status >= 300:
         region.logs.write(
             build["projectId"],
