@@ -2,8 +2,12 @@
 
 import json
 import re
+from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
 from typing import Any
+
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
 
 from app.validations.engines import limits
 
@@ -48,3 +52,25 @@ def test_the_example_has_the_answer_that_it_shows(submit: Any) -> None:
     assert {k: v for k, v in actual.items() if k not in changing} == {
         k: v for k, v in answer.items() if k not in changing
     }
+
+
+def test_every_option_of_a_command_is_in_the_reference_and_no_other() -> None:
+    section = REFERENCE.split("## Environment and commands")[1]
+    ours = {name: app for name, app in get_commands().items() if app.startswith("app.")}
+    options = {
+        option
+        for name, app in ours.items()
+        for option in options_of(load_command_class(app, name).create_parser("python -m app", name))
+    }
+
+    assert len(ours) == 5
+    assert set(re.findall(r"--[a-z-]+", section)) == options - options_of(BaseCommand().create_parser("", ""))
+
+
+def options_of(parser: ArgumentParser) -> set[str]:
+    found = set()
+    for action in parser._actions:
+        found |= {option for option in action.option_strings if option.startswith("--")}
+        if isinstance(action, _SubParsersAction):
+            found |= {option for one in action.choices.values() for option in options_of(one)}
+    return found

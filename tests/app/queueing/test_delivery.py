@@ -242,6 +242,21 @@ def test_the_command_lists_and_shows(worker: Worker, broken: HttpTask) -> None:
         call_command("dead_letters", "show", "0")
 
 
+def test_the_command_says_how_many_it_does_not_list(worker: Worker, broken: HttpTask) -> None:
+    worker.deliver(broken, attempt=5)
+    first = DeadLetter.objects.get()
+    second = DeadLetter.objects.create(
+        **{name: getattr(first, name) for name in ("queue", "route", "attempts", "error_type", "failed_at")},
+        task_id="x",
+    )
+    listed = StringIO()
+
+    call_command("dead_letters", "list", "--limit=1", stdout=listed)
+
+    rows = listed.getvalue().splitlines()
+    assert [row.partition("\t")[0] for row in rows] == [str(second.pk), "the newest 1 of 2 dead letters"]
+
+
 def test_the_admin_requeues_and_purges(worker: Worker, broken: HttpTask, queues: InMemoryTasks) -> None:
     worker.deliver(broken, attempt=5)
     User.objects.create_superuser("root", password="a-long-enough-password")

@@ -1,6 +1,5 @@
 """A provider whose cloud is a dictionary: everything the protocol has to carry, and nothing else."""
 
-
 from localgcp.pulumi.provider import (
     UNKNOWN,
     BaseProvider,

@@ -17,10 +17,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(dest="command", required=True)
-        listing = commands.add_parser("list", help="those that wait, or all; oldest last")
+        listing = commands.add_parser("list", help="those that wait, or all; newest first")
         listing.add_argument("--queue")
         listing.add_argument("--all", action="store_true", help="also those that were requeued or purged")
-        listing.add_argument("--limit", type=count, default=100)
+        listing.add_argument("--limit", type=count, default=100, help="how many to list; default: 100")
         listing.add_argument("--json", action="store_true")
         for name, text in (
             ("show", "everything that is known of one"),
@@ -53,7 +53,9 @@ class Command(BaseCommand):
                 f"{row.pk}\t{row.state}\t{moment}\t{row.route}/{row.task_id}\t{row.attempts} attempts\t"
                 f"{row.error_type}: {row.error[:100]}"
             )
-        self.stdout.write(f"{len(rows)} dead letters")
+        total = found.count()
+        part = f"the newest {len(rows)} of " if len(rows) < total else ""
+        self.stdout.write(f"{part}{total} dead letters")
 
     def _show(self, options: dict[str, Any]) -> None:
         row = DeadLetter.objects.filter(pk=options["ids"][0]).first()
