@@ -85,11 +85,12 @@ def up(data_dir: DataDir = DEFAULT_DATA_DIR, port: Port = None) -> None:
                 word = "is already running"
         if port is not None and port != running.port:
             _fail(f"localgcp runs at {running.url}, not on port {port}: stop it first with `python -m localgcp down`")
-    _say(f"localgcp {word} at [bold]{running.url}[/bold]  (process {running.pid}, data in {data_dir.absolute()})")
+    _say(f"localgcp {word} at {running.url}  (process {running.pid}, data in {data_dir.absolute()})", bold=running.url)
     if process.is_outdated(running):
         _say("Its code has been changed since it started. To run the new code, and keep the data: `down`, then `up`.")
     option = "" if data_dir == DEFAULT_DATA_DIR else f" --data-dir {shlex.quote(str(data_dir))}"
-    _say(f'Point programs at it:  [bold]eval "$(python -m localgcp env{option})"[/bold]')
+    command = f'eval "$(python -m localgcp env{option})"'
+    _say(f"Point programs at it:  {command}", bold=command)
 
 
 @app.command()
@@ -326,7 +327,7 @@ def _print_status(found: dict[str, Any]) -> None:
     # Wider than any row: an address that is cut in two can be neither copied nor read by a program.
     console = Console(width=1000)
     console.print(f"[bold]localgcp[/bold] at [bold]{found['api']}[/bold]  process {found['pid']}")
-    console.print(f"data    {found['dataDir']}\nclock   {found['time']}", highlight=False)
+    console.print(f"data    {found['dataDir']}\nclock   {found['time']}", highlight=False, markup=False)
     sections: list[tuple[str, list[str], list[list[str]]]] = [
         ("Projects", ["id", "number"], [[one["id"], one["number"]] for one in found["projects"]]),
         (
@@ -435,10 +436,15 @@ class _progress:
             self._status.stop()
 
 
-def _say(text: str) -> None:
+def _say(text: str, *, bold: str = "") -> None:
     from rich.console import Console
+    from rich.text import Text
 
-    Console(soft_wrap=True, highlight=False).print(text)
+    # Not rich's markup: a path may have brackets in it.
+    said = Text(text)
+    if bold:
+        said.highlight_words([bold], style="bold")
+    Console(soft_wrap=True, highlight=False).print(said)
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -26,7 +27,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    console.print(f"[bold]chaos:[/bold] {text}")
+    console.print("[bold]chaos:[/bold]", Text(text))
 
 
 def main() -> int:
@@ -68,7 +69,7 @@ def main() -> int:
         with struck_region(wanted.data_dir) as region:
             report = run(region, chaos, say)
     except (UpFailed, Refused, TimeoutError, RuntimeError, httpx.HTTPError, subprocess.CalledProcessError) as error:
-        console.print(f"[bold red]chaos:[/bold red] could not be carried out: {error}")
+        console.print("[bold red]chaos:[/bold red] could not be carried out:", Text(str(error)))
         return 2
     except Exception:
         # Python's own exit code for it would say that something was lost.

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import httpx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -49,7 +50,7 @@ class UpFailed(Exception):
 
 
 def say(text: str) -> None:
-    console.print(f"[bold]make up:[/bold] {text}")
+    console.print("[bold]make up:[/bold]", Text(text))
 
 
 def fail(text: str) -> NoReturn:
@@ -333,11 +334,11 @@ def main() -> int:
         url = front_door(region, outputs)
         validation = first_validation(region, outputs, url, key)
     except UpFailed as error:
-        console.print(f"[bold red]make up:[/bold red] {error}")
+        console.print("[bold red]make up:[/bold red]", Text(str(error)))
         warn_of_full_disk()
         return 1
     except (httpx.HTTPError, subprocess.CalledProcessError) as error:
-        console.print(f"[bold red]make up:[/bold red] {error}; `python -m localgcp logs` may say more")
+        console.print("[bold red]make up:[/bold red]", Text(f"{error}; `python -m localgcp logs` may say more"))
         return 1
     except KeyboardInterrupt:
         console.print("make up: interrupted; run it again to go on from here")

@@ -114,6 +114,12 @@ def test_a_killed_region_comes_back_at_its_port_with_what_it_had(data_dir: Path)
     assert create_secret(environment) == 409
 
 
+def test_a_path_is_shown_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a region [old] [/]"
+
+    assert run(path, "reset").stdout == f"{path} does not exist: there is nothing to delete.\n"
+
+
 def test_the_environment_is_fit_for_a_shell(running: Path) -> None:
     url = f"http://127.0.0.1:{(running / 'port').read_text().strip()}"
     lines = run(running, "env").stdout
