@@ -5,7 +5,6 @@ snake_case for the names of fields (the proto names). Fields that only Google se
 """
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -225,8 +224,13 @@ class Validator:
         if kind == "string":
             if not isinstance(value, str):
                 return wrong("TYPE_STRING")
-            if form == "byte" and not _is_base64(value):
-                return wrong("TYPE_BYTES")
+            if form == "byte":
+                standard = _standard_base64(value)
+                if standard is None:
+                    # Not a letter of it: bytes are what secrets are sent as.
+                    said = f"Invalid value at '{at}' (TYPE_BYTES), Base64 decoding failed for a text of {len(value)}"
+                    violations.append((at, said))
+                return standard
             if form == "google-duration" and not re.fullmatch(r"-?\d+(\.\d{1,9})?s", value):
                 return wrong("type.googleapis.com/google.protobuf.Duration")
             if form == "google-datetime" and not re.match(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d", value):
@@ -256,16 +260,19 @@ def _integer(value: Any) -> int:
     raise ValueError
 
 
-def _is_base64(value: str) -> bool:
+def _standard_base64(value: str) -> str | None:
+    """The same in the standard alphabet and padded, for whoever decodes it: JSON may have either form of base64."""
+    standard = value.replace("-", "+").replace("_", "/")
+    standard += "=" * (-len(standard) % 4)
     try:
-        base64.b64decode(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4), validate=True)
-    except binascii.Error:
-        return False
-    return True
+        base64.b64decode(standard, validate=True)
+    except ValueError:  # for what is no ASCII, too
+        return None
+    return standard
 
 
 def _shown(value: Any) -> str:
-    """The type and size, never the text: a body can hold secrets."""
+    """A short word or number; of anything else the type and size, because a body can hold secrets."""
     if isinstance(value, str):
         return f'"{value}"' if len(value) <= 40 and re.fullmatch(r"[\w./:@ -]*", value) else f"text of {len(value)}"
     return str(value) if isinstance(value, bool | int | float) else type(value).__name__

@@ -99,10 +99,24 @@ def test_a_secret_payload_never_appears_in_the_message() -> None:
     validator = Validator(document, {}, legacy=False)
     method = document.methods["projects.secrets.addVersion"]
 
-    with pytest.raises(InvalidArgument) as refused:
-        validator.body(method, {"payload": {"data": "correct horse battery staple, but not base64!"}})
+    for secret in ("correct horse battery staple, but not base64!", "horse2345", "horsé"):
+        with pytest.raises(InvalidArgument, match=r"payload\.data.*Base64 decoding failed") as refused:
+            validator.body(method, {"payload": {"data": secret}})
 
-    assert "horse" not in refused.value.message
+        assert "hors" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("_-8", "/+8="), ("_-8=", "/+8="), ("aGk", "aGk="), ("aGk=", "aGk="), ("", "")]
+)
+def test_bytes_are_kept_in_the_standard_form_of_base64(sent: str, kept: str) -> None:
+    """JSON may have the one for addresses, and leave out the padding."""
+    document = discovery.load("cloudtasks:v2")
+    method = document.methods["projects.locations.queues.tasks.create"]
+
+    body = Validator(document, {}, legacy=False).body(method, {"task": {"httpRequest": {"body": sent}}})
+
+    assert body["task"]["httpRequest"]["body"] == kept
 
 
 def test_an_unknown_query_parameter_is_refused_and_the_common_ones_are_not(run: Validator) -> None:
