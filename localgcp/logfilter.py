@@ -263,7 +263,7 @@ DECISIONS: dict[str, Callable[[int], bool]] = {
 def _comparator(path: tuple[str, ...], wanted: str) -> Callable[[Any], int | None]:
     """A function from a found value to its order against the wanted one; None when they cannot be compared."""
     if path == ("severity",):
-        rank = int(wanted) if wanted.isdigit() else SEVERITIES.get(wanted.upper())
+        rank = int(wanted) if wanted.isdecimal() else SEVERITIES.get(wanted.upper())
         if rank is None:
             known = ", ".join(SEVERITIES)
             raise InvalidArgument(f"Unparseable filter: {wanted!r} is no severity, expected one of {known}")

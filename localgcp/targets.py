@@ -52,7 +52,7 @@ class Answer:
     def retry_after_seconds(self) -> float:
         """What `Retry-After` asks for, as seconds or as a date; 0 when it is absent or unreadable."""
         value = self.headers.get("retry-after", "").strip()
-        if value.isdigit():
+        if value.isdecimal():
             return float(value)
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time.time()) if value else 0.0

@@ -113,7 +113,7 @@ class Validator:
                 violations.append((name, f"Invalid value at '{name}' (TYPE_INT32), \"{text}\""))
                 return None
         if "enum" in schema:
-            return self._enum(schema, int(text) if text.isdigit() else text, name, violations)
+            return self._enum(schema, int(text) if text.isdecimal() else text, name, violations)
         return text
 
     def _object(self, ref: str, body: Mapping[str, Any], at: str, violations: list[tuple[str, str]]) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def test_a_filter_decides_as_logging_does(expression: str, matches: bool) -> Non
     assert parse(expression).matches(ENTRY) is matches
 
 
-@pytest.mark.parametrize("expression", ["severity>=LOUD", "a=", "(a=b", "sample(insertId, 0.1)", 'a=~"("', "AND a=b"])
+@pytest.mark.parametrize(
+    "expression", ["severity>=LOUD", "severity>=²", "a=", "(a=b", "sample(insertId, 0.1)", 'a=~"("', "AND a=b"]
+)
 def test_a_filter_that_is_not_understood_is_refused(region: Region, project: str, expression: str) -> None:
     with pytest.raises(HttpError) as refused:
         listed(region, project, filter=expression)

@@ -127,6 +127,16 @@ def test_an_unknown_query_parameter_is_refused_and_the_common_ones_are_not(run: 
         run.query(SERVICE_CREATE, [("serviceName", "web")])
 
 
+@pytest.mark.parametrize("text", ["7", "²", "EVERYTHING"])
+def test_a_choice_in_the_query_that_is_none_is_refused(text: str) -> None:
+    document = discovery.load("cloudtasks:v2")
+
+    with pytest.raises(InvalidArgument, match="responseView"):
+        Validator(document, {}, legacy=False).query(
+            document.methods["projects.locations.queues.tasks.get"], [("responseView", text)]
+        )
+
+
 def test_snake_case_query_parameters_bind_like_their_json_names() -> None:
     document = discovery.load("artifactregistry:v1")
     validator = Validator(document, {}, legacy=False)
