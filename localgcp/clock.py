@@ -1,7 +1,10 @@
 """The region's time, which tests can move forward."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 
 
 class Clock:
@@ -30,3 +33,16 @@ class Clock:
 def timestamp(moment: datetime) -> str:
     """`2026-08-15T00:00:00.000000Z`: RFC 3339 in UTC with microseconds, as Google writes it."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def moment(text: str) -> datetime:
+    """What a client wrote, in UTC; of nine digits of a second Python keeps six.
+
+    Raises ValueError for what is not RFC 3339, or not in the years 1 to 9999.
+    """
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no RFC 3339 timestamp")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None

@@ -124,7 +124,7 @@ def get_iam_policy(call: Call) -> dict[str, Any]:
 def set_iam_policy(call: Call) -> dict[str, Any]:
     _policy_target(call)
     # Compute sends bindings and etag beside the policy as well as in it.
-    policy = call.body.get("policy", {k: v for k, v in call.body.items() if k in ("bindings", "etag", "version")})
+    policy = call.body.get("policy") or {k: v for k, v in call.body.items() if k in ("bindings", "etag", "version")}
     kept: dict[str, Any] = without_nulls(policy)
     return call.region.iam.set_policy(call.key, kept, call.body.get("updateMask"))
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from localgcp.clock import moment
 from localgcp.discovery import Document, Method
 from localgcp.enums import name_by_number
 from localgcp.errors import InvalidArgument
@@ -233,7 +234,7 @@ class Validator:
                 return standard
             if form == "google-duration" and not re.fullmatch(r"-?\d+(\.\d{1,9})?s", value):
                 return wrong("type.googleapis.com/google.protobuf.Duration")
-            if form == "google-datetime" and not re.match(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d", value):
+            if form == "google-datetime" and not _is_moment(value):
                 return wrong("type.googleapis.com/google.protobuf.Timestamp")
             return value
         return value
@@ -258,6 +259,14 @@ def _integer(value: Any) -> int:
     if isinstance(value, int | str):
         return int(value)
     raise ValueError
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        moment(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _standard_base64(value: str) -> str | None:

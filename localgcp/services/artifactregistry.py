@@ -150,8 +150,8 @@ def get_tag(call: Call) -> Resource:
 
 @service.method(f"{REPOSITORIES}.packages.tags.create", f"{REPOSITORIES}.packages.tags.patch")
 def put_tag(call: Call) -> Resource:
-    tag = call.query.get("tagId") or call.body.get("name", call.named).rpartition("/")[2]
-    digest = call.body.get("version", "").rpartition("/")[2]
+    tag = call.query.get("tagId") or (call.body.get("name") or call.named).rpartition("/")[2]
+    digest = (call.body.get("version") or "").rpartition("/")[2]
     image = _image(call, _package_name(call), digest)
     image_store(call.region).tag(image.name, tag, digest)
     return _tag(call, image, tag)

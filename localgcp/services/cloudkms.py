@@ -6,7 +6,7 @@ Not here: keys for signing, MACs and imports. Creating one is refused: nothing s
 import base64
 import os
 import struct
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import google_crc32c
@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from localgcp import generic
-from localgcp.clock import timestamp
+from localgcp.clock import moment, timestamp
 from localgcp.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from localgcp.service import Call, Service
 from localgcp.store import Resource
@@ -266,13 +266,13 @@ def _key(call: Call, key: str) -> Resource:
 def _rotated(call: Call, key: Resource) -> Resource:
     """The key as it is by now: every rotation whose time has come has happened."""
     due, period = key.get("nextRotationTime"), key.get("rotationPeriod")
-    if not due or not period or _moment(due) > call.region.clock.now():
+    if not due or not period or moment(due) > call.region.clock.now():
         return key
     step = timedelta(seconds=float(str(period).removesuffix("s")))
-    missed = (call.region.clock.now() - _moment(due)) // step + 1
+    missed = (call.region.clock.now() - moment(due)) // step + 1
     with call.store.transaction():
         version = _new_version(call, key)
-        following = timestamp(_moment(due) + step * missed)
+        following = timestamp(moment(due) + step * missed)
         return call.store.put(key.key, {**key, "nextRotationTime": following, "_localgcp": {"primary": version.key}})
 
 
@@ -284,7 +284,7 @@ def _version(call: Call, key: str) -> Resource:
 
 
 def _settled(call: Call, version: Resource) -> Resource:
-    if version["state"] != "DESTROY_SCHEDULED" or _moment(version["destroyTime"]) > call.region.clock.now():
+    if version["state"] != "DESTROY_SCHEDULED" or moment(version["destroyTime"]) > call.region.clock.now():
         return version
     with call.store.transaction() as tx:
         tx.execute("DELETE FROM kms_key_material WHERE key = ?", (version.key,))
@@ -334,9 +334,3 @@ def _key_of(version_key: str) -> str:
 
 def _now(call: Call) -> str:
     return timestamp(call.region.clock.now())
-
-
-def _moment(text: str) -> datetime:
-    # Pulumi writes nanoseconds; Python reads six digits of them.
-    whole, dot, fraction = str(text).removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}{dot}{fraction[:6]}").replace(tzinfo=UTC)

@@ -10,7 +10,7 @@ import sqlite3
 from datetime import UTC, datetime
 from typing import Any
 
-from localgcp.clock import timestamp
+from localgcp.clock import moment, timestamp
 from localgcp.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from localgcp.generic import existing
 from localgcp.identifiers import numeric_id
@@ -55,7 +55,6 @@ service.permissions["projects.locations.list"] = "cloudtasks.locations.list"
 MAX_PAGE_SIZE = 1000
 QUEUE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,500}")
-RFC3339 = re.compile(r"(.*?)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 
 
 @service.on_start
@@ -142,7 +141,7 @@ def create_task(call: Call) -> dict[str, Any]:
         checked_retry_config(task["retryConfig"])
     _check_deadline(task)
     now = call.region.clock.now()
-    due = max(now, _moment(task["scheduleTime"], "Task.scheduleTime")) if task.get("scheduleTime") else now
+    due = max(now, moment(task["scheduleTime"])) if task.get("scheduleTime") else now
     if (due - now).total_seconds() > MAX_SCHEDULE_SECONDS:
         raise InvalidArgument(
             f"Task.scheduleTime must be at most {MAX_SCHEDULE_SECONDS // 86400} days ahead, got {task['scheduleTime']}."
@@ -233,19 +232,6 @@ def _check_deadline(task: dict[str, Any]) -> None:
     deadline = seconds(task["dispatchDeadline"])
     if not MIN_DISPATCH_DEADLINE_SECONDS <= deadline <= MAX_DISPATCH_DEADLINE_SECONDS:
         raise InvalidArgument(f"Task.dispatchDeadline must be between [15s, 30m], got {task['dispatchDeadline']}.")
-
-
-def _moment(text: str, where: str) -> datetime:
-    """A google-datetime, with up to nine digits of a second, of which Python keeps six."""
-    match = RFC3339.fullmatch(text)
-    try:
-        if match is None:
-            raise ValueError(text)
-        base, fraction, zone = match.groups()
-        moment = datetime.fromisoformat(f"{base}.{(fraction or '0')[:6]:0<6}{'+00:00' if zone == 'Z' else zone}")
-    except ValueError:
-        raise InvalidArgument(f"{where} is not an RFC 3339 timestamp: {text}") from None
-    return moment.astimezone(UTC)
 
 
 def _task(call: Call) -> sqlite3.Row:

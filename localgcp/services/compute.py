@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from localgcp import frontdoor
-from localgcp.errors import AlreadyExists, InvalidArgument, NotFound, PreconditionFailed
+from localgcp.errors import AlreadyExists, InvalidArgument, NotFound, PreconditionFailed, ResourceExhausted
 from localgcp.generic import COMPUTE_ROOT, existing, fingerprint, page
 from localgcp.locations import REGIONS
 from localgcp.region import Region
@@ -448,6 +448,8 @@ def _firewall(call: Call, body: dict[str, Any]) -> dict[str, Any]:
 
 def _address(call: Call, body: dict[str, Any]) -> dict[str, Any]:
     body = {"addressType": "EXTERNAL", "status": "RESERVED", **body}
+    if "address" in body:
+        _check_address(body["address"])
     taken = {
         one["address"] for one in call.store.scan("compute/projects/") if "/addresses/" in one.key and "address" in one
     }
@@ -457,16 +459,36 @@ def _address(call: Call, body: dict[str, Any]) -> dict[str, Any]:
         body.setdefault("address", str(next(ip for ip in list(ADDRESSES)[20:] if str(ip) not in taken)))
     else:
         length = body.setdefault("prefixLength", 16) if body.get("purpose") == "VPC_PEERING" else 32
-        ranges = [
-            _cidr(f"{one['address']}/{one.get('prefixLength', 32)}")
-            for one in call.store.list(call.key, "addresses")
-            if one.get("addressType") == "INTERNAL"
-        ]
-        free = (
-            net for net in PEERING_RANGES.subnets(new_prefix=length) if not any(net.overlaps(used) for used in ranges)
-        )
-        body.setdefault("address", str(next(free).network_address))
+        if "address" not in body:
+            body["address"] = _free_range(call, length)
     return body
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidArgument(
+            f"Invalid value for field 'resource.address': '{text}'. Must be an IP address.", reason="invalid"
+        ) from None
+
+
+def _free_range(call: Call, length: int) -> str:
+    if not PEERING_RANGES.prefixlen < length <= 32:
+        raise InvalidArgument(
+            f"Invalid value for field 'resource.prefixLength': '{length}'. Without an address, localgcp takes a part of"
+            f" {PEERING_RANGES}: choose {PEERING_RANGES.prefixlen + 1} to 32, or name an address.",
+            reason="invalid",
+        )
+    used = [
+        _cidr(f"{one['address']}/{one.get('prefixLength', 32)}")
+        for one in call.store.list(call.key, "addresses")
+        if one.get("addressType") == "INTERNAL" and "." in one["address"]
+    ]
+    for free in PEERING_RANGES.subnets(new_prefix=length):
+        if not any(free.overlaps(each) for each in used):
+            return str(free.network_address)
+    raise ResourceExhausted(f"No range of /{length} is left in {PEERING_RANGES}.")
 
 
 def _forwarding_rule(call: Call, body: dict[str, Any]) -> dict[str, Any]:

@@ -292,7 +292,7 @@ def _named_in_body(call: Call) -> str:
 
 def _metric(call: Call, name: str) -> dict[str, Any]:
     """A metric's filter is checked as Google does; its descriptor gets the names that follow from its own."""
-    logfilter.parse(call.body.get("filter", ""))
+    logfilter.parse(call.body.get("filter") or "")
     kind = f"logging.googleapis.com/user/{name}"
     descriptor = {"metricKind": "DELTA", "valueType": "INT64", **(call.body.get("metricDescriptor") or {})}
     descriptor |= {"type": kind, "name": f"projects/{call.project}/metricDescriptors/{kind}"}

@@ -6,13 +6,13 @@ Not here: Pub/Sub notifications of rotations (topics are kept, nothing is publis
 import base64
 import re
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import google_crc32c
 
 from localgcp import generic
-from localgcp.clock import timestamp
+from localgcp.clock import moment, timestamp
 from localgcp.errors import AlreadyExists, ApiError, FailedPrecondition, InvalidArgument, NotFound
 from localgcp.service import Call, Service
 from localgcp.store import Resource, Store
@@ -20,6 +20,7 @@ from localgcp.store import Resource, Store
 MAX_PAYLOAD_BYTES = 64 * 1024  # discovery document, SecretPayload.data
 MAX_ALIASES = 50  # discovery document, Secret.versionAliases
 
+MAX_DURATION_SECONDS = 3_153_600_000  # a hundred years, as the discovery document limits rotation periods
 _SECRET_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _IMMUTABLE = ("replication", "name", "createTime", "customerManagedEncryption")
@@ -233,9 +234,9 @@ def _destroy(call: Call, version: Resource, when: datetime) -> Resource:
 def _settled(call: Call, version: Resource) -> Resource:
     """The version as it is by now: one whose time of destruction has come is destroyed."""
     scheduled = version.get("scheduledDestroyTime")
-    if scheduled is None or _moment(scheduled) > call.region.clock.now():
+    if scheduled is None or moment(scheduled) > call.region.clock.now():
         return version
-    return _destroy(call, version, _moment(scheduled))
+    return _destroy(call, version, moment(scheduled))
 
 
 def _secret(call: Call, key: str) -> Resource:
@@ -275,7 +276,7 @@ def _secret_key(version_key: str) -> str:
 def _purge_when_expired(call: Call, secret: Resource) -> bool:
     """A secret that has expired does not exist any more, whether or not anybody asked since."""
     expires = secret.get("expireTime")
-    if expires is None or _moment(expires) > call.region.clock.now():
+    if expires is None or moment(expires) > call.region.clock.now():
         return False
     _delete(call, secret.key)
     return True
@@ -363,11 +364,9 @@ def _duration(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+(?:\.\d{1,9})?)s", str(text))
     if match is None:
         raise InvalidArgument(f"'{text}' is not a duration such as 86400s.")
+    if float(match[1]) > MAX_DURATION_SECONDS:
+        raise InvalidArgument(f"'{text}' is too long: a duration has at most {MAX_DURATION_SECONDS} seconds.")
     return timedelta(seconds=float(match[1]))
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _new_etag() -> str:

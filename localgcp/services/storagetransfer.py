@@ -46,7 +46,9 @@ def list_jobs(call: Call) -> dict[str, Any]:
     try:
         wanted = json.loads(call.query.pop("filter", None) or "{}")
     except ValueError:
-        raise InvalidArgument("filter must be a JSON object with projectId.") from None
+        wanted = None
+    if not isinstance(wanted, dict):
+        raise InvalidArgument("filter must be a JSON object with projectId.")
     project = _project(call, wanted.get("projectId") or wanted.get("project_id"), "storagetransfer.jobs.list")
     statuses = wanted.get("jobStatuses") or ["ENABLED", "DISABLED", "STATUS_UNSPECIFIED"]
     found = [

@@ -6,6 +6,8 @@ from googleapiclient.errors import HttpError
 
 from tests.localgcp.fixtures import Region
 
+SECRET = {"replication": {"automatic": {}}}
+
 
 @pytest.mark.parametrize(
     "path", ["/secretmanager/v9/projects/p/secrets", "/sqladmin/sql/v2/projects", "/run/v1/projects", "/run/v2/nothing"]
@@ -28,6 +30,36 @@ def test_a_path_that_no_api_has_is_not_found_in_the_form_of_an_api(region: Regio
             ],
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        (
+            "POST",
+            "secretmanager/v1/projects/{}/secrets?secretId=a",
+            SECRET | {"expireTime": "2026-13-01T00:00:00Z"},
+            400,
+        ),
+        ("POST", "secretmanager/v1/projects/{}/secrets?secretId=b", SECRET | {"ttl": "99999999999999s"}, 400),
+        ("POST", "compute/v1/projects/{}/global/addresses", {"name": "a", "address": "*"}, 400),
+        (
+            "POST",
+            "compute/v1/projects/{}/global/addresses",
+            {"name": "b", "addressType": "INTERNAL", "purpose": "VPC_PEERING", "prefixLength": 5},
+            400,
+        ),
+        ("GET", "storagetransfer/v1/transferJobs?filter=[]", None, 400),
+        ("PUT", "logging/v2/projects/{}/metrics/a", {"filter": None}, 200),
+    ],
+)
+def test_what_no_careful_client_sends_is_not_met_with_a_fault(
+    region: Region, project: str, method: str, path: str, body: object, status: int
+) -> None:
+    with region.http() as http:
+        answer = http.request(method, path.format(project), json=body)
+
+    assert answer.status_code == status, answer.text
 
 
 def test_the_address_with_an_apis_name_is_an_endpoint_for_the_clients_of_dns_and_compute(

@@ -127,6 +127,31 @@ def test_an_unknown_query_parameter_is_refused_and_the_common_ones_are_not(run: 
         run.query(SERVICE_CREATE, [("serviceName", "web")])
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("2026-12-01T00:00:00Z", True),
+        ("2026-12-01t00:00:00.123456789+05:30", True),
+        ("2026-12-01T00:00:00", False),
+        ("2026-13-01T00:00:00Z", False),
+        ("2026-12-01T00:00:00.1234567890Z", False),
+        ("20261201T000000Z", False),
+        ("0001-01-01T00:00:00+05:30", False),
+        ("tomorrow", False),
+    ],
+)
+def test_a_timestamp_is_a_moment_with_an_offset(text: str, is_one: bool) -> None:
+    document = discovery.load("cloudtasks:v2")
+    validator = Validator(document, {}, legacy=False)
+    method = document.methods["projects.locations.queues.tasks.create"]
+
+    if is_one:
+        assert validator.body(method, {"task": {"scheduleTime": text}}) == {"task": {"scheduleTime": text}}
+        return
+    with pytest.raises(InvalidArgument, match=r"task\.scheduleTime.*google\.protobuf\.Timestamp"):
+        validator.body(method, {"task": {"scheduleTime": text}})
+
+
 @pytest.mark.parametrize("text", ["7", "²", "EVERYTHING"])
 def test_a_choice_in_the_query_that_is_none_is_refused(text: str) -> None:
     document = discovery.load("cloudtasks:v2")
