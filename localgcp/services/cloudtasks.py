@@ -165,7 +165,7 @@ def list_tasks(call: Call) -> dict[str, Any]:
     size, token = int(call.query.get("pageSize") or MAX_PAGE_SIZE), call.query.get("pageToken", "")
     if size < 0:
         raise InvalidArgument(f"The page size must not be negative, got {size}")
-    if not token.isascii() or not (token or "0").isdigit():
+    if not re.fullmatch(r"[0-9]{0,18}", token):
         raise InvalidArgument("The page token is not one that this list answered", location="pageToken")
     size = min(size, MAX_PAGE_SIZE)
     rows = call.region.dispatcher.page(call.named, int(token or 0), size + 1)

@@ -1,5 +1,6 @@
 """Cloud DNS: zones that delegate to name servers, and record sets that change in transactions. Nothing resolves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -28,10 +29,7 @@ DNSSEC_KEYS = [
 
 @service.method("managedZones.create")
 def create_zone(call: Call) -> Resource:
-    if not call.body.get("dnsName", "").endswith("."):
-        raise InvalidArgument(
-            f"Invalid value for 'entity.managedZone.dnsName': '{call.body.get('dnsName', '')}': it must end with a dot."
-        )
+    _check_name(call.body)
     zone: Resource = call.proceed()
     with call.store.transaction():
         return _completed(call, zone, call.store.increment(zone.key, "id"))
@@ -45,6 +43,7 @@ def update_zone(call: Call) -> dict[str, Any]:
         changes = without_nulls({**call.body, "id": None, "name": None})
         base = before if call.method.verb == "patch" else {"kind": before["kind"], "name": before["name"]}
         zone = Resource(before.key, {**base, **changes})
+        _check_name(zone)
         zone |= {"id": before["id"], "creationTime": before["creationTime"]}
         after = _completed(call, zone, int(before["id"]))
     now = timestamp(call.region.clock.now())
@@ -79,16 +78,17 @@ def change_records(call: Call) -> Resource:
     """All additions and deletions, or none: a deletion must equal what is there, an addition must be free."""
     with call.store.transaction():
         zone = existing(call)
-        for record in call.body.get("deletions", []):
+        for record in call.body.get("deletions") or ():
+            _check_fields("entity.change.deletions", record)
             key = _record_key(zone, record)
             found = call.store.find(key)
-            if found is None or (found["ttl"], sorted(found["rrdatas"])) != (record["ttl"], sorted(record["rrdatas"])):
+            if found is None or _data(found) != _data(record):
                 raise NotFound(
                     f"The 'entity.change.deletions' resource named '{record['name']} ({record['type']})'"
                     " does not exist."
                 )
             call.store.delete(key)
-        for record in call.body.get("additions", []):
+        for record in call.body.get("additions") or ():
             _add(call, zone, record)
         number = str(call.store.increment(zone.key, "change"))
         body = {
@@ -143,9 +143,7 @@ def _completed(call: Call, zone: Resource, number: int) -> Resource:
 
 
 def _add(call: Call, zone: Resource, record: dict[str, Any]) -> Resource:
-    missing = [name for name in ("name", "type", "ttl", "rrdatas") if not record.get(name) and record.get(name) != 0]
-    if missing and "routingPolicy" not in record:
-        raise InvalidArgument(f"Required field 'entity.change.additions.{missing[0]}' not specified", reason="required")
+    _check_fields("entity.change.additions", record)
     if record["name"] != zone["dnsName"] and not record["name"].endswith("." + zone["dnsName"]):
         raise InvalidArgument(
             f"Invalid value for 'entity.change.additions.name': '{record['name']}' is not within {zone['dnsName']}"
@@ -160,3 +158,22 @@ def _add(call: Call, zone: Resource, record: dict[str, Any]) -> Resource:
 
 def _record_key(zone: Resource, record: dict[str, Any]) -> str:
     return f"{zone.key}/rrsets/{record['name']} {record['type']}"
+
+
+def _check_name(zone: Mapping[str, Any]) -> None:
+    name = zone.get("dnsName") or ""
+    if not name.endswith("."):
+        raise InvalidArgument(f"Invalid value for 'entity.managedZone.dnsName': '{name}': it must end with a dot.")
+
+
+def _check_fields(where: str, record: Mapping[str, Any]) -> None:
+    """A routing policy takes the place of data; its record need not have a time to live."""
+    needed = ("name", "type") if "routingPolicy" in record else ("name", "type", "ttl", "rrdatas")
+    missing = [name for name in needed if not record.get(name) and record.get(name) != 0]
+    if missing:
+        raise InvalidArgument(f"Required field '{where}.{missing[0]}' not specified", reason="required")
+
+
+def _data(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a deletion has to repeat of a record."""
+    return record.get("ttl"), sorted(record.get("rrdatas") or ()), record.get("routingPolicy")

@@ -235,3 +235,40 @@ def test_zones_are_in_their_regions_and_regions_name_their_zones(region: Region,
     assert len(zones) == sum(len(found["zones"]) for found in regions.values())
     ids = [found["id"] for found in (*regions.values(), *zones.values())]
     assert len(ids) == len(set(ids))
+
+
+def test_record_sets_change_together_or_not_at_all(region: Region, project: str) -> None:
+    dns = region.api("dns", "v1")
+    zone = {"project": project, "managedZone": "zone"}
+    dns.managedZones().create(
+        project=project, body={"name": "zone", "dnsName": "x.test.", "description": "a zone"}
+    ).execute()
+    policy = {"wrr": {"items": [{"weight": 1, "rrdatas": ["203.0.113.9"]}]}}
+    plain = {"name": "a.x.test.", "type": "A", "ttl": 60, "rrdatas": ["203.0.113.9"]}
+    routed = {"name": "b.x.test.", "type": "A", "ttl": 60, "routingPolicy": policy}
+
+    def change(**body: Any) -> Any:
+        return dns.changes().create(**zone, body=body).execute()
+
+    def status_and_reason(**body: Any) -> tuple[int, str]:
+        return refused(lambda: change(**body))
+
+    def records() -> list[str]:
+        return [found["name"] for found in dns.resourceRecordSets().list(**zone, type="A").execute()["rrsets"]]
+
+    change(additions=[plain, routed])
+    assert records() == ["a.x.test.", "b.x.test."]
+    for lacking in ("name", "type", "rrdatas"):
+        incomplete = {name: value for name, value in plain.items() if name != lacking}
+        assert status_and_reason(deletions=[plain], additions=[incomplete]) == (
+            400,
+            f"Required field 'entity.change.additions.{lacking}' not specified",
+        )
+        assert status_and_reason(deletions=[routed, incomplete])[0] == 400
+    assert status_and_reason(deletions=[{**plain, "ttl": 61}])[0] == 404
+    assert records() == ["a.x.test.", "b.x.test."]
+
+    change(deletions=[plain, routed])
+
+    assert "rrsets" not in dns.resourceRecordSets().list(**zone, type="A").execute()
+    assert refused(lambda: dns.managedZones().update(**zone, body={"name": "zone"}).execute())[0] == 400

@@ -50,6 +50,7 @@ def test_a_path_that_no_api_has_is_not_found_in_the_form_of_an_api(region: Regio
             400,
         ),
         ("GET", "storagetransfer/v1/transferJobs?filter=[]", None, 400),
+        ("POST", "dns/v1/projects/{}/managedZones", {"name": "a", "dnsName": None}, 400),
         ("PUT", "logging/v2/projects/{}/metrics/a", {"filter": None}, 200),
     ],
 )
