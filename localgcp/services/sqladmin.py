@@ -706,7 +706,7 @@ def ephemeral_certificate(call: Call) -> dict[str, str]:
     asked = call.body.get("validDuration", "")
     lifetime = EPHEMERAL_LIFETIME
     if asked:
-        lifetime = min(lifetime, timedelta(seconds=float(asked.removesuffix("s"))))
+        lifetime = timedelta(seconds=min(lifetime.total_seconds(), float(asked.removesuffix("s"))))
     authority = instances_of(call.region).servers.authority(spec_of(instance))
     certificate = authority.sign_client(call.body.get("public_key", ""), call.body.get("access_token"), lifetime)
     return ssl_cert(certificate, instance["name"])

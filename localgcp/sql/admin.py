@@ -131,7 +131,11 @@ def delete_user(connection: psycopg.Connection, name: str) -> None:
 def grant(connection: psycopg.Connection, role: str, user: str) -> None:
     # `postgres` and its peers may pass cloudsqlsuperuser on, which PostgreSQL 16 no longer grants to every CREATEROLE.
     option = sql.SQL(" WITH ADMIN OPTION") if role == SUPERUSER else sql.SQL("")
-    connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(user)) + option)
+    try:
+        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(user)) + option)
+    except errors.InvalidGrantOperation as error:
+        # In a circle: a user as a role of its own, for one.
+        raise InvalidArgument(f"Invalid request: {error.diag.message_primary}.", reason="invalid") from None
 
 
 def set_password(connection: psycopg.Connection, name: str, verifier: str) -> None:

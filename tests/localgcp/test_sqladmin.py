@@ -555,6 +555,17 @@ def test_an_unknown_database_role_is_refused_and_leaves_no_user(sql: Any, pg: st
     assert refusal(sql.users().get(project=PROJECT, instance=pg, name="eve"))[0] == 404
 
 
+def test_no_user_is_a_role_of_its_own(sql: Any, pg: str) -> None:
+    body = {"name": "snake", "password": PASSWORD}
+    sql.users().insert(project=PROJECT, instance=pg, body=body).execute()
+
+    code, _, message = refusal(
+        sql.users().update(project=PROJECT, instance=pg, name="snake", databaseRoles="snake", body=body)
+    )
+
+    assert (code, message) == (400, 'Invalid request: role "snake" is a member of role "snake".')
+
+
 def test_the_password_policy_of_a_user_is_kept(sql: Any, pg: str) -> None:
     policy = {"enableFailedAttemptsCheck": True, "allowedFailedAttempts": 3}
     body = {"name": "strict", "password": PASSWORD, "passwordPolicy": policy}
