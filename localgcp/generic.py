@@ -17,6 +17,7 @@ from localgcp.errors import Aborted, AlreadyExists, InvalidArgument, NotFound, U
 from localgcp.fieldmask import apply_mask, merge_patch, parse_mask
 from localgcp.filters import matches
 from localgcp.identifiers import numeric_id
+from localgcp.locations import REGIONS
 from localgcp.service import Call
 from localgcp.store import Resource
 from localgcp.validation import is_output_only, without_nulls
@@ -32,6 +33,10 @@ def answer(call: Call) -> Any:
     """Serve a method without behaviour. Raises Unimplemented for a verb that only the real service can act out."""
     if call.method.collection == "operations" or call.method.id.startswith("operations."):
         return _operations(call)
+    if call.method.id == "projects.locations.get":
+        return _location(call, call.named.rpartition("/")[2])
+    if call.method.id == "projects.locations.list":
+        return page(call, [_location(call, name) for name in sorted(REGIONS)])
     verbs = {
         "create": create,
         "insert": create,
@@ -304,6 +309,14 @@ def _policy_target(call: Call) -> None:
     if call.key.startswith("cloudresourcemanager/projects/"):
         return
     existing(call)
+
+
+def _location(call: Call, name: str) -> Resource:
+    """A location as every API shows it. That there is such a one was checked before."""
+    relative = f"projects/{call.project}/locations/{name}"
+    labels = {"cloud.googleapis.com/region": name}
+    body = {"name": relative, "locationId": name, **({"labels": labels} if name in REGIONS else {})}
+    return Resource(f"{call.service.api.name}/{relative}", body)
 
 
 def _operations(call: Call) -> Any:

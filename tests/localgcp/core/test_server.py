@@ -2,6 +2,9 @@
 
 import httpx
 import pytest
+from google.api_core.exceptions import Forbidden
+from google.cloud.scheduler_v1 import CloudSchedulerClient
+from google.cloud.tasks_v2 import CloudTasksClient
 from googleapiclient.errors import HttpError
 
 from tests.localgcp.fixtures import Region
@@ -88,6 +91,18 @@ def test_a_location_that_does_not_exist_is_refused(region: Region, project: str,
     assert refused.value.status_code == 403
     assert refused.value.reason == f"Permission denied on 'locations/{location}' (or it may not exist)."
     assert refused.value.error_details[0]["reason"] == "LOCATION_POLICY_VIOLATED"
+
+
+def test_the_locations_of_an_api_are_google_clouds(region: Region, project: str) -> None:
+    for client in (region.client(CloudTasksClient), region.client(CloudSchedulerClient)):
+        listed = client.list_locations(request={"name": f"projects/{project}", "page_size": 1000}).locations
+        one = client.get_location(request={"name": f"projects/{project}/locations/australia-southeast1"})
+
+        assert one.location_id == "australia-southeast1"
+        assert one.name == f"projects/{project}/locations/australia-southeast1"
+        assert one in listed
+        with pytest.raises(Forbidden):
+            client.get_location(request={"name": f"projects/{project}/locations/austrlia-southeast1"})
 
 
 def test_compute_names_the_region_that_it_does_not_know(region: Region, project: str) -> None:
