@@ -15,6 +15,7 @@ from localgcp.errors import InvalidArgument, PermissionDenied
 from localgcp.iam import accounts
 from localgcp.iam.acting import may_act_as
 from localgcp.run.http1 import ConnectionFailed, TimedOut
+from localgcp.tasks.policy import MAX_RETENTION_SECONDS
 
 if TYPE_CHECKING:
     from localgcp.region import Region
@@ -32,6 +33,36 @@ HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 # What the sender sets by itself, whatever a target says.
 RESERVED_HEADERS = ("host", "content-length", "user-agent", "transfer-encoding", "connection")
 RESERVED_PREFIXES = ("x-google-", "x-appengine-", "x-cloudtasks-", "x-cloudscheduler")
+# google.rpc.Code, as far as an attempt can end with it, and the HTTP statuses that stand for one of them.
+CODES = {
+    "CANCELLED": 1,
+    "UNKNOWN": 2,
+    "INVALID_ARGUMENT": 3,
+    "DEADLINE_EXCEEDED": 4,
+    "NOT_FOUND": 5,
+    "PERMISSION_DENIED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9,
+    "ABORTED": 10,
+    "OUT_OF_RANGE": 11,
+    "UNIMPLEMENTED": 12,
+    "INTERNAL": 13,
+    "UNAVAILABLE": 14,
+    "UNAUTHENTICATED": 16,
+}
+CODE_NAMES_BY_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    416: "OUT_OF_RANGE",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 # Connection establishment counts towards the deadline, but a target that refuses must be told apart quickly.
 CONNECT_SECONDS = 10.0
 
@@ -50,14 +81,19 @@ class Answer:
         return 200 <= self.status <= 299
 
     def retry_after_seconds(self) -> float:
-        """What `Retry-After` asks for, as seconds or as a date; 0 when it is absent or unreadable."""
+        """What `Retry-After` asks for, as seconds or as a date; 0 when it is absent or unreadable.
+
+        At most the time that a task is kept: what a target asks for may be beyond any date.
+        """
         value = self.headers.get("retry-after", "").strip()
-        if value.isdecimal():
-            return float(value)
         try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time()) if value else 0.0
-        except ValueError:
+            if value.isascii() and value.isdigit():
+                wait = float(value)
+            else:
+                wait = parsedate_to_datetime(value).timestamp() - time.time() if value else 0.0
+        except (ValueError, OverflowError):
             return 0.0
+        return min(max(0.0, wait), MAX_RETENTION_SECONDS)
 
 
 class Caller:
@@ -199,11 +235,11 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def rpc_status(answer: Answer | None, reason: str) -> dict[str, Any]:
     """The google.rpc.Status of an attempt, by the code that its answer or the lack of one maps to."""
     if answer is None:
-        codes = {"DEADLINE_EXCEEDED": 4, "PERMISSION_DENIED": 7, "INTERNAL": 13}
-        return {"code": codes.get(reason.partition(":")[0], 14), "message": reason}
-    codes_by_status = {400: 3, 401: 16, 403: 7, 404: 5, 409: 10, 429: 8, 499: 1, 501: 12, 503: 14, 504: 4}
-    code = codes_by_status.get(answer.status, 13 if answer.status >= 500 else 2)
-    return {"code": code, "message": f"HTTP status code {answer.status}"}
+        name = reason.partition(":")[0]
+        return {"code": CODES.get(name, CODES["UNAVAILABLE"]), "message": reason}
+    default = "INTERNAL" if answer.status >= 500 else "FAILED_PRECONDITION" if answer.status >= 400 else "UNKNOWN"
+    name = CODE_NAMES_BY_STATUS.get(answer.status, default)
+    return {"code": CODES[name], "message": f"{name}({CODES[name]}): HTTP status code {answer.status}"}
 
 
 def encoded(url: str) -> str:

@@ -280,6 +280,7 @@ def patch(call: Call) -> Resource:
         job: Resource = call.proceed()
         # What the server keeps is not the caller's to leave out.
         job |= {name: before[name] for name in ("state", "scheduleTime", "lastAttemptTime", "status") if name in before}
+        job.setdefault("attemptDeadline", DEFAULT_ATTEMPT_DEADLINE)
         _check(call, job)
         job["scheduleTime"] = timestamp(next_time(job, call.region.clock.now()))
         job["userUpdateTime"] = timestamp(call.region.clock.now())

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from localgcp.clock import moment, timestamp
-from localgcp.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from localgcp.generic import existing
+from localgcp.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
+from localgcp.generic import resource_schema
 from localgcp.identifiers import numeric_id
 from localgcp.region import Region
 from localgcp.service import Call, Service
@@ -22,6 +22,7 @@ from localgcp.tasks.dispatcher import Dispatcher
 from localgcp.tasks.overrides import WHERE as HTTP_TARGET
 from localgcp.tasks.overrides import check_http_target, headers_of
 from localgcp.tasks.policy import (
+    DEFAULT_DISPATCH_DEADLINE_SECONDS,
     MAX_DISPATCH_DEADLINE_SECONDS,
     MAX_SCHEDULE_SECONDS,
     MAX_TASK_BYTES,
@@ -78,8 +79,15 @@ def create_queue(call: Call) -> Resource:
     _check_name(call.named, call.body.get("name", ""))
     call.body |= _checked(call, call.body)
     call.body["state"] = "RUNNING"
+    if call.store.exists(f"cloudtasks/{call.body['name']}"):
+        raise AlreadyExists("Queue already exists")
     queue: Resource = call.proceed()
     return queue
+
+
+@service.method(f"{QUEUES}.get")
+def get_queue(call: Call) -> Resource:
+    return _queue(call)
 
 
 @service.method(f"{QUEUES}.patch")
@@ -90,6 +98,8 @@ def patch_queue(call: Call) -> Resource:
             _check_name(call.named.rpartition("/queues/")[0], call.named)
             said = without_nulls(call.body)
             return call.store.create(call.key, {**said, **_checked(call, said), "name": call.named, "state": "RUNNING"})
+        if call.query.get("updateMask") in (None, "", "*"):  # "If empty, then all fields will be updated."
+            call.query["updateMask"] = ",".join(resource_schema(call))
         queue: Resource = call.proceed()
         queue = call.store.put(queue.key, {**queue, **_checked(call, queue)})
     call.region.dispatcher.wake(call.named)
@@ -106,7 +116,7 @@ def delete_queue(call: Call) -> Any:
 @service.method(f"{QUEUES}.pause", f"{QUEUES}.resume")
 def set_state(call: Call) -> Resource:
     with call.store.transaction():
-        queue = existing(call)
+        queue = _queue(call)
         queue["state"] = "PAUSED" if call.method.verb == "pause" else "RUNNING"
         call.store.put(queue.key, queue)
     call.region.dispatcher.wake(call.named)
@@ -116,7 +126,7 @@ def set_state(call: Call) -> Resource:
 @service.method(f"{QUEUES}.purge")
 def purge(call: Call) -> Resource:
     with call.store.transaction():
-        queue = existing(call)
+        queue = _queue(call)
         queue["purgeTime"] = timestamp(call.region.clock.now())
         call.region.dispatcher.purge(call.named)
         return call.store.put(queue.key, queue)
@@ -124,15 +134,11 @@ def purge(call: Call) -> Resource:
 
 @service.method(f"{QUEUES}.tasks.create")
 def create_task(call: Call) -> dict[str, Any]:
-    existing(call)
+    _queue(call)
     task: dict[str, Any] = without_nulls(call.body.get("task") or {})
     _check_size(task)
     name = task.get("name") or f"{call.named}/tasks/{numeric_id()}"
-    if not name.startswith(f"{call.named}/tasks/") or not TASK_ID.fullmatch(name.rpartition("/")[2]):
-        raise InvalidArgument(
-            f'Task.name must be "{call.named}/tasks/<TASK_ID>", where TASK_ID is 1 to 500 letters, digits, hyphens and'
-            f' underscores; got "{name}".'
-        )
+    _check_task_name(call.named, name)
     target = task.get("httpRequest")
     if target is None or "appEngineHttpRequest" in task or "pullMessage" in task:
         raise Unimplemented("Only HTTP tasks are delivered by localgcp: set Task.httpRequest, and no other payload.")
@@ -147,6 +153,10 @@ def create_task(call: Call) -> dict[str, Any]:
             f"Task.scheduleTime must be at most {MAX_SCHEDULE_SECONDS // 86400} days ahead, got {task['scheduleTime']}."
         )
     target.setdefault("httpMethod", "POST")
+    # A task says what it is sent with.
+    own = {name: value for name, value in target.get("headers", {}).items() if name.lower() != "user-agent"}
+    target["headers"] = own | {"User-Agent": "Google-Cloud-Tasks"}
+    task.setdefault("dispatchDeadline", f"{DEFAULT_DISPATCH_DEADLINE_SECONDS:g}s")
     call.region.dispatcher.add(call.named, name, {**task, "name": name}, due.timestamp())
     row = call.region.dispatcher.find(name)
     if row is None:  # delivered and gone before this line
@@ -161,7 +171,7 @@ def get_task(call: Call) -> dict[str, Any]:
 
 @service.method(f"{QUEUES}.tasks.list")
 def list_tasks(call: Call) -> dict[str, Any]:
-    existing(call)
+    _queue(call)
     size, token = int(call.query.get("pageSize") or MAX_PAGE_SIZE), call.query.get("pageToken", "")
     if size < 0:
         raise InvalidArgument(f"The page size must not be negative, got {size}")
@@ -194,6 +204,24 @@ def _check_name(parent: str, name: str) -> None:
         raise InvalidArgument(
             f'Queue.name must be "{parent}/queues/<QUEUE_ID>", where QUEUE_ID is 1 to 100 letters, digits and hyphens;'
             f' got "{name}".'
+        )
+
+
+def _check_task_name(queue: str, name: str) -> None:
+    named, found, task_id = name.rpartition("/tasks/")
+    if not found:
+        raise InvalidArgument(
+            'Task name must be formatted: "projects/<PROJECT_ID>/locations/<LOCATION_ID>/queues/<QUEUE_ID>/tasks/'
+            '<TASK_ID>"'
+        )
+    if named != queue:
+        raise InvalidArgument(
+            f"The queue name from request ('{queue}') must be the same as the queue name in the named task ('{named}')."
+        )
+    if not TASK_ID.fullmatch(task_id):
+        raise InvalidArgument(
+            f'Task ID "{task_id}" can contain only letters ([A-Za-z]), numbers ([0-9]), hyphens (-), or underscores'
+            " (_). Task ID must between 1 and 500 characters."
         )
 
 
@@ -234,13 +262,24 @@ def _check_deadline(task: dict[str, Any]) -> None:
         raise InvalidArgument(f"Task.dispatchDeadline must be between [15s, 30m], got {task['dispatchDeadline']}.")
 
 
+def _queue(call: Call) -> Resource:
+    queue = call.store.find(call.key)
+    if queue is None:
+        raise NotFound(
+            "Queue does not exist. If you just created the queue, wait at least a minute for the queue to initialize."
+        )
+    return queue
+
+
 def _task(call: Call) -> sqlite3.Row:
     row = call.region.dispatcher.find(call.named)
     if row is None:
-        queue = call.named.rpartition("/tasks/")[0]
-        if not call.store.exists(f"cloudtasks/{queue}"):
-            raise FailedPrecondition("Queue does not exist.")
-        raise NotFound("The task no longer exists, though a task with this name existed recently, or never did.")
+        if call.region.dispatcher.is_reserved(call.named):
+            raise NotFound(
+                "The task no longer exists, though a task with this name existed recently. The task either"
+                " successfully completed or was deleted."
+            )
+        raise NotFound("Requested entity was not found.")
     return row
 
 

@@ -73,8 +73,7 @@ class Dispatcher:
         now = self._now()
         try:
             with self._store.transaction() as tx:
-                reserved = tx.execute("SELECT free_at FROM task_names WHERE name = ?", (name,)).fetchone()
-                if reserved is not None and reserved["free_at"] > now:
+                if self.is_reserved(name):
                     raise AlreadyExists(
                         "The task cannot be created because a task with this name existed too recently. For more"
                         " information about task de-duplication see the documentation of tasks.create."
@@ -86,6 +85,11 @@ class Dispatcher:
         except sqlite3.IntegrityError:
             raise AlreadyExists("Requested entity already exists") from None
         self.wake(queue)
+
+    def is_reserved(self, name: str) -> bool:
+        """Whether a task of this name was done or deleted too recently."""
+        reserved = self._store.row("SELECT free_at FROM task_names WHERE name = ?", (name,))
+        return reserved is not None and reserved["free_at"] > self._now()
 
     def find(self, name: str) -> sqlite3.Row | None:
         return self._store.row("SELECT * FROM tasks WHERE name = ?", (name,))

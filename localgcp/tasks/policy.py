@@ -106,17 +106,16 @@ class TokenBucket:
 
 def checked_rate_limits(limits: Mapping[str, Any]) -> dict[str, Any]:
     """The rate limits with defaults filled in. Raises InvalidArgument naming the limit that is exceeded."""
-    merged = {**DEFAULT_RATE_LIMITS, **limits}
+    merged = _merged(DEFAULT_RATE_LIMITS, limits)
     rate, concurrent = float(merged["maxDispatchesPerSecond"]), int(merged["maxConcurrentDispatches"])
-    if not 0 < rate <= MAX_DISPATCHES_PER_SECOND:
-        raise InvalidArgument(
-            f"Queue.rateLimits.maxDispatchesPerSecond must be more than 0 and at most {MAX_DISPATCHES_PER_SECOND},"
-            f" got {rate:g}."
-        )
-    if not 0 < concurrent <= MAX_CONCURRENT_DISPATCHES:
-        raise InvalidArgument(
-            f"Queue.rateLimits.maxConcurrentDispatches must be from 1 to {MAX_CONCURRENT_DISPATCHES}, got {concurrent}."
-        )
+    for name, value, highest in (
+        ("maxDispatchesPerSecond", rate, MAX_DISPATCHES_PER_SECOND),
+        ("maxConcurrentDispatches", concurrent, MAX_CONCURRENT_DISPATCHES),
+    ):
+        if value < 0:
+            raise InvalidArgument(f"RateLimits.{name} cannot be negative.")
+        if not value <= highest:
+            raise InvalidArgument(f"RateLimits.{name} must be less than or equal to {highest}.")
     return {
         "maxDispatchesPerSecond": merged["maxDispatchesPerSecond"],
         "maxBurstSize": burst_size(rate),
@@ -126,18 +125,20 @@ def checked_rate_limits(limits: Mapping[str, Any]) -> dict[str, Any]:
 
 def checked_retry_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The retry configuration with defaults filled in. Raises InvalidArgument."""
-    merged = {**DEFAULT_RETRY_CONFIG, **config}
+    merged = _merged(DEFAULT_RETRY_CONFIG, config)
     retry = Retry.of(merged)
-    if retry.max_attempts < -1 or retry.max_attempts == 0:
-        raise InvalidArgument(f"Queue.retryConfig.maxAttempts must be -1 or more than 0, got {retry.max_attempts}.")
+    if retry.max_attempts < -1:
+        raise InvalidArgument("RetryConfig.maxAttempts must be greater or equal to -1.")
     for name in ("minBackoff", "maxBackoff", "maxRetryDuration"):
         if seconds(merged[name]) < 0:
-            raise InvalidArgument(f"Queue.retryConfig.{name} must not be negative, got {merged[name]}.")
+            raise InvalidArgument(f"RetryConfig.{name} cannot be negative.")
     if retry.min_backoff_seconds > retry.max_backoff_seconds:
-        raise InvalidArgument(
-            f"Queue.retryConfig.minBackoff ({merged['minBackoff']}) must not be greater than maxBackoff"
-            f" ({merged['maxBackoff']})."
-        )
+        raise InvalidArgument("RetryConfig.minBackoff must be less than or equal to RetryConfig.maxBackoff.")
     if retry.max_doublings < 0:
-        raise InvalidArgument(f"Queue.retryConfig.maxDoublings must not be negative, got {retry.max_doublings}.")
+        raise InvalidArgument("RetryConfig.maxDoublings cannot be negative.")
     return {name: merged[name] for name in DEFAULT_RETRY_CONFIG}
+
+
+def _merged(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """A number that is 0 was not set: the protos of both messages cannot tell the two apart."""
+    return {**defaults, **{name: value for name, value in said.items() if value != 0}}

@@ -73,7 +73,7 @@ def test_a_failed_run_is_retried_as_configured_and_leaves_its_status(
     target.wait_for(3)
 
     status = next(found for found in (scheduler.get_job(name=created.name).status for _ in range(500)) if found.code)
-    assert (status.code, status.message) == (14, "HTTP status code 503")
+    assert (status.code, status.message) == (14, "UNAVAILABLE(14): HTTP status code 503")
     assert len(target.deliveries) == 3
 
 
@@ -243,6 +243,8 @@ def test_jobs_are_updated_listed_and_deleted(
 
     assert updated.schedule == "*/5 * * * *"
     assert updated.time_zone == SYDNEY
+    cleared = scheduler.update_job(job={"name": created.name}, update_mask={"paths": ["attempt_deadline"]})
+    assert cleared.attempt_deadline == timedelta(minutes=3)
     assert [found.name for found in scheduler.list_jobs(parent=location)] == [created.name]
     scheduler.delete_job(name=created.name)
     with pytest.raises(NotFound):

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -117,6 +117,32 @@ def test_retry_after_is_obeyed(tasks: tasks_v2.CloudTasksClient, location: str, 
     first, second = target.wait_for(2)
 
     assert 1.0 <= second.at - first.at < 2.0
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "Wed, 21 Oct 2099 07:28:00 GMT"])
+def test_a_target_cannot_ask_for_more_time_than_a_task_is_kept(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target, value: str
+) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(3))
+    target.answers(503)
+    target.answer_headers = {"Retry-After": value}
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    waiting = next(
+        found for found in (tasks.get_task(name=task.name) for _ in range(500)) if found.last_attempt.response_time
+    )
+
+    assert waiting.schedule_time - waiting.last_attempt.response_time == timedelta(days=31)
+
+
+def test_what_is_no_time_is_not_waited_for(tasks: tasks_v2.CloudTasksClient, location: str, target: Target) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(2))
+    target.answers(503, 200)
+    target.answer_headers = {"Retry-After": "\xb2"}  # a digit, and no number
+
+    tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    assert [delivery.headers["X-CloudTasks-TaskRetryCount"] for delivery in target.wait_for(2)] == ["0", "1"]
 
 
 def test_a_queue_dispatches_at_its_rate(tasks: tasks_v2.CloudTasksClient, location: str, target: Target) -> None:
@@ -278,6 +304,37 @@ def test_an_update_creates_a_queue_with_everything_it_says(tasks: tasks_v2.Cloud
     assert (queue.stackdriver_logging_config.sampling_ratio, queue.retry_config.max_attempts) == (1, 3)
     with pytest.raises(BadRequest, match=r"Queue\.name must be"):
         tasks.update_queue(queue={"name": f"{location}/queues/not_a_name"})
+
+
+def test_an_update_without_a_mask_is_of_every_field(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target
+) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(4), rate_limits={"max_concurrent_dispatches": 3})
+    tasks.pause_queue(name=queue)
+
+    one = tasks.update_queue(
+        queue={"name": queue, "rate_limits": {"max_dispatches_per_second": 7}},
+        update_mask={"paths": ["rate_limits.max_dispatches_per_second"]},
+    )
+    every = tasks.update_queue(queue={"name": queue, "rate_limits": {"max_dispatches_per_second": 8}})
+
+    assert (one.rate_limits.max_concurrent_dispatches, one.retry_config.max_attempts) == (3, 4)
+    assert (every.rate_limits.max_concurrent_dispatches, every.retry_config.max_attempts) == (1000, 100)
+    assert every.state == tasks_v2.Queue.State.PAUSED
+
+
+def test_a_number_that_is_zero_was_not_set(region: Region, location: str) -> None:
+    queues = region.api("cloudtasks", "v2").projects().locations().queues()
+    zeros = {
+        "rateLimits": {"maxDispatchesPerSecond": 0, "maxConcurrentDispatches": 0},
+        "retryConfig": {"maxAttempts": 0},
+    }
+
+    made = queues.create(parent=location, body={"name": f"{location}/queues/jobs", **zeros}).execute()
+
+    limits = made["rateLimits"]
+    assert (limits["maxDispatchesPerSecond"], limits["maxConcurrentDispatches"]) == (500, 1000)
+    assert made["retryConfig"]["maxAttempts"] == 100
 
 
 def test_a_null_is_a_field_that_was_left_out(region: Region, location: str, target: Target) -> None:
@@ -471,6 +528,58 @@ def test_the_payload_is_shown_only_in_the_full_view(tasks: tasks_v2.CloudTasksCl
     assert full.http_request.body == b"payload"
 
 
+def test_a_task_says_what_it_is_sent_with(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    request = {"url": "http://127.0.0.1:9/", "headers": {"X-Own": "yes", "user-agent": "mine"}}
+
+    task = tasks.create_task(parent=queue, task={"http_request": request})
+
+    assert dict(task.http_request.headers) == {"X-Own": "yes", "User-Agent": "Google-Cloud-Tasks"}
+    assert task.http_request.http_method == tasks_v2.HttpMethod.POST
+    assert task.dispatch_deadline == timedelta(minutes=10)
+
+
+@pytest.mark.parametrize("encoded", ["+//++g==", "-__--g==", "-__--g"])
+def test_a_body_may_be_written_in_either_alphabet_of_base64(
+    region: Region, tasks: tasks_v2.CloudTasksClient, location: str, target: Target, encoded: str
+) -> None:
+    queue = make_queue(tasks, location)
+    created = region.api("cloudtasks", "v2").projects().locations().queues().tasks()
+
+    made = created.create(
+        parent=queue,
+        body={"task": {"httpRequest": {"url": target.url, "body": encoded}}, "responseView": "FULL"},
+    ).execute()
+
+    assert made["httpRequest"]["body"] == "+//++g=="
+    assert target.wait_for(1)[0].body == b"\xfb\xff\xfe\xfa"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (404, 5, "NOT_FOUND(5): HTTP status code 404"),
+        (405, 9, "FAILED_PRECONDITION(9): HTTP status code 405"),
+        (502, 13, "INTERNAL(13): HTTP status code 502"),
+    ],
+)
+def test_an_attempt_ends_with_the_code_that_its_answer_stands_for(
+    tasks: tasks_v2.CloudTasksClient, location: str, target: Target, status: int, code: int, message: str
+) -> None:
+    queue = make_queue(tasks, location, retry_config=retries(2, 30))
+    target.answers(status)
+    task = tasks.create_task(parent=queue, task={"http_request": {"url": target.url}})
+
+    ended = next(
+        found.last_attempt.response_status
+        for found in (tasks.get_task(name=task.name) for _ in range(500))
+        if found.last_attempt.response_time
+    )
+
+    assert (ended.code, ended.message) == (code, message)
+
+
 def test_an_oidc_token_names_the_account_and_the_audience(
     region: Region, tasks: tasks_v2.CloudTasksClient, project: str, location: str, target: Target
 ) -> None:
@@ -523,7 +632,12 @@ def test_a_token_of_an_account_is_given_only_to_who_may_act_as_it(
             {"http_request": {"url": "http://x/", "http_method": tasks_v2.HttpMethod.GET, "body": b"x"}},
             "only if the HTTP method is POST",
         ),
-        ({"name": "jobs/7", "http_request": {"url": "http://x/"}}, "Task.name must be"),
+        ({"name": "jobs/7", "http_request": {"url": "http://x/"}}, "Task name must be formatted"),
+        (
+            {"name": "{queue}/tasks/not an id", "http_request": {"url": "http://x/"}},
+            'Task ID "not an id" can contain only letters',
+        ),
+        ({"name": "{queue}-2/tasks/7", "http_request": {"url": "http://x/"}}, "must be the same as the queue name"),
         (
             {
                 "http_request": {"url": "http://x/"},
@@ -537,35 +651,92 @@ def test_a_task_beyond_the_limits_is_refused_by_name(
     tasks: tasks_v2.CloudTasksClient, location: str, task: dict[str, object], message: str
 ) -> None:
     queue = make_queue(tasks, location)
+    if "name" in task:
+        task = {**task, "name": str(task["name"]).replace("{queue}", queue)}
 
     with pytest.raises(BadRequest, match=message):
         tasks.create_task(parent=queue, task=task)
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "message"),
     [
-        {"rate_limits": {"max_dispatches_per_second": 501}},
-        {"rate_limits": {"max_concurrent_dispatches": 5001}},
-        {"retry_config": {"min_backoff": seconds(10), "max_backoff": seconds(1)}},
-        {"retry_config": {"max_attempts": -2}},
-        {"retry_config": {"max_retry_duration": seconds(-1)}},
-        {"stackdriver_logging_config": {"sampling_ratio": 1.5}},
-        {"http_target": {"uri_override": {"host": ""}}},
-        {"http_target": {"oidc_token": {"service_account_email": "somebody@x.iam.gserviceaccount.com"}}},
-        {"http_target": {"header_overrides": [{"header": {"key": "two words", "value": "a"}}]}},
+        (
+            {"rate_limits": {"max_dispatches_per_second": 501}},
+            r"RateLimits\.maxDispatchesPerSecond must be less than or equal to 500\.",
+        ),
+        (
+            {"rate_limits": {"max_dispatches_per_second": float("nan")}},
+            r"RateLimits\.maxDispatchesPerSecond must be less than or equal to 500\.",
+        ),
+        (
+            {"rate_limits": {"max_concurrent_dispatches": 5001}},
+            r"RateLimits\.maxConcurrentDispatches must be less than or equal to 5000\.",
+        ),
+        (
+            {"rate_limits": {"max_concurrent_dispatches": -1}},
+            r"RateLimits\.maxConcurrentDispatches cannot be negative\.",
+        ),
+        (
+            {"retry_config": {"min_backoff": seconds(10), "max_backoff": seconds(1)}},
+            r"minBackoff must be less than or equal to RetryConfig\.maxBackoff\.",
+        ),
+        ({"retry_config": {"max_attempts": -2}}, r"RetryConfig\.maxAttempts must be greater or equal to -1\."),
+        ({"retry_config": {"max_doublings": -1}}, r"RetryConfig\.maxDoublings cannot be negative\."),
+        (
+            {"retry_config": {"max_retry_duration": seconds(-1)}},
+            r"RetryConfig\.maxRetryDuration cannot be negative\.",
+        ),
+        ({"stackdriver_logging_config": {"sampling_ratio": 1.5}}, "samplingRatio must be from"),
+        ({"http_target": {"uri_override": {"host": ""}}}, "host must not be empty"),
+        (
+            {"http_target": {"oidc_token": {"service_account_email": "somebody@x.iam.gserviceaccount.com"}}},
+            "must have both serviceAccountEmail and audience",
+        ),
+        (
+            {"http_target": {"header_overrides": [{"header": {"key": "two words", "value": "a"}}]}},
+            "cannot be the name of a header",
+        ),
     ],
 )
 def test_a_queue_beyond_the_limits_is_refused(
-    tasks: tasks_v2.CloudTasksClient, location: str, settings: dict[str, object]
+    tasks: tasks_v2.CloudTasksClient, location: str, settings: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequest, match=message):
         make_queue(tasks, location, **settings)
 
 
-def test_a_task_needs_an_existing_queue(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
-    with pytest.raises(NotFound):
-        tasks.create_task(parent=f"{location}/queues/none", task={"http_request": {"url": "http://x/"}})
+def test_what_is_not_there_is_not_found_in_googles_words(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
+    none, absent = f"{location}/queues/none", "Queue does not exist. If you just created the queue, wait"
+    queue = make_queue(tasks, location)
+    tasks.pause_queue(name=queue)
+    gone = tasks.create_task(parent=queue, task={"http_request": {"url": "http://x/"}}).name
+    tasks.delete_task(name=gone)
+
+    of_no_queue: list[Callable[[], object]] = [
+        lambda: tasks.get_queue(name=none),
+        lambda: tasks.pause_queue(name=none),
+        lambda: tasks.resume_queue(name=none),
+        lambda: tasks.purge_queue(name=none),
+        lambda: tasks.list_tasks(parent=none),
+        lambda: tasks.create_task(parent=none, task={"http_request": {"url": "http://x/"}}),
+    ]
+    of_no_task: list[Callable[[], object]] = [
+        lambda: tasks.get_task(name=f"{none}/tasks/7"),
+        lambda: tasks.get_task(name=f"{queue}/tasks/7"),
+        lambda: tasks.run_task(name=f"{queue}/tasks/7"),
+        lambda: tasks.delete_task(name=f"{queue}/tasks/7"),
+    ]
+    for call in of_no_queue:
+        with pytest.raises(NotFound, match=absent):
+            call()
+    for call in of_no_task:
+        with pytest.raises(NotFound, match=r"Requested entity was not found\."):
+            call()
+    with pytest.raises(NotFound, match="The task no longer exists, though a task with this name existed recently"):
+        tasks.get_task(name=gone)
+    with pytest.raises(Conflict, match="Queue already exists"):
+        make_queue(tasks, location)
 
 
 def test_a_delivery_can_be_made_twice_on_request(
