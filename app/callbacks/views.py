@@ -28,7 +28,7 @@ from app.simulations import jobs
 from app.simulations.models import SimulationJob
 from app.validations.engines import strictjson
 from app.validations.engines.results import Refused
-from app.web import bodies
+from app.web import bodies, json_bodies
 from app.web.problems import Problem, of_status
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,9 @@ class SimulationReport(BaseModel):
 
 
 def _simulation(job_id: uuid.UUID, body: bytes) -> str:
-    report = SimulationReport.model_validate(strictjson.loads(strictjson.decode(body, "body"), "body"))
+    value = strictjson.loads(strictjson.decode(body, "body"), "body")
+    json_bodies.refuse_unstorable(value)
+    report = SimulationReport.model_validate(value, strict=True)
     return str(jobs.finish(job_id, jobs.Report(**report.model_dump())).state)
 
 

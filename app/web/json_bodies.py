@@ -47,7 +47,7 @@ def parsed(request: HttpRequest, body: bytes, model: type[M]) -> M:
             detail=f"the body is not JSON: line {error.line}, column {error.column}: {error.message}",
             remedy="send a JSON object",
         ) from None
-    _refuse_unstorable(value)
+    refuse_unstorable(value)
     try:
         # Strictly, so that `false` and "5" are no numbers. pydantic knows no such thing for values that are read
         # already: there it would refuse the texts that ids and choices are in JSON, too.
@@ -67,8 +67,8 @@ def schema_of(model: type[BaseModel], example: Any) -> dict[str, Any]:
     }
 
 
-def _refuse_unstorable(value: Any) -> None:
-    """Postgres has neither the character NUL nor half of a surrogate pair."""
+def refuse_unstorable(value: Any) -> None:
+    """Postgres has neither the character NUL nor half of a surrogate pair. Raises: Refused."""
     stack = [value]
     while stack:
         item = stack.pop()

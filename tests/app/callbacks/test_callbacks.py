@@ -134,7 +134,20 @@ def test_a_body_is_not_parsed_before_its_sender_is_known(job: SimulationJob) -> 
     assert unchanged(job)
 
 
-@pytest.mark.parametrize("report", [{}, {"status": "DONE"}, REPORT | {"extra": 1}, REPORT | {"output_sha256": "x"}, []])
+@pytest.mark.parametrize(
+    "report",
+    [
+        {},
+        {"status": "DONE"},
+        REPORT | {"extra": 1},
+        REPORT | {"output_sha256": "x"},
+        REPORT | {"is_retryable": "yes"},
+        REPORT | {"output_envelope": "outputs/\x00"},
+        {"status": "FAILED", "detail": "\x00"},
+        {"status": "FAILED", "code": "\ud800"},
+        [],
+    ],
+)
 def test_a_report_of_another_shape_is_refused_and_may_be_sent_again(job: SimulationJob, report: Any) -> None:
     path, body = path_of(job.id), json.dumps(report).encode()
     headers = signed(path, body)
