@@ -5,6 +5,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest
 from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
@@ -149,10 +150,12 @@ def delete(request: HttpRequest, endpoint_id: UUID) -> Status[None]:
 )
 def rotate_secret(request: HttpRequest, endpoint_id: UUID) -> WebhookEndpoint:
     """For 24 hours, messages carry a signature of the old secret, too."""
-    endpoint = _own(request, endpoint_id)
-    endpoint.previous_secret, endpoint.secret = endpoint.secret, new_secret()
-    endpoint.previous_secret_until = timezone.now() + ROTATION
-    endpoint.save(update_fields=["secret", "previous_secret", "previous_secret_until"])
+    with transaction.atomic():
+        # Of two rotations at once, the second one keeps the secret that the first one has just answered.
+        endpoint = _own(request, endpoint_id, WebhookEndpoint.objects.select_for_update())
+        endpoint.previous_secret, endpoint.secret = endpoint.secret, new_secret()
+        endpoint.previous_secret_until = timezone.now() + ROTATION
+        endpoint.save(update_fields=["secret", "previous_secret", "previous_secret_until"])
     return endpoint
 
 
@@ -198,9 +201,10 @@ def redeliver(request: HttpRequest, endpoint_id: UUID, delivery_id: UUID) -> Sta
     return Status(202, row)
 
 
-def _own(request: HttpRequest, endpoint_id: UUID) -> WebhookEndpoint:
+def _own(request: HttpRequest, endpoint_id: UUID, among: QuerySet[WebhookEndpoint] | None = None) -> WebhookEndpoint:
     key: ApiKey = request.auth  # type: ignore[attr-defined]
-    endpoint = WebhookEndpoint.objects.filter(pk=endpoint_id, organization=key.organization_id).first()
+    endpoints = WebhookEndpoint.objects.all() if among is None else among
+    endpoint = endpoints.filter(pk=endpoint_id, organization=key.organization_id).first()
     if endpoint is None:
         raise Http404
     return endpoint

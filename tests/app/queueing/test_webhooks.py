@@ -6,10 +6,12 @@ import hmac
 import json
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -167,6 +169,30 @@ def test_while_a_secret_is_replaced_both_sign(
     assert len(sink.deliveries[0].headers["webhook-signature"].split(" ")) == 2
     WebhookEndpoint.objects.update(previous_secret_until=timezone.now())
     assert WebhookEndpoint.objects.get().secrets == [new]
+
+
+def test_a_secret_that_replaces_another_at_the_same_moment_stays_valid(
+    transactional_db: None, api: Client, endpoint: WebhookEndpoint
+) -> None:
+    def rotate() -> str:
+        try:
+            return str(api.post(f"/api/webhooks/{endpoint.id}/rotate-secret").json()["secret"])
+        finally:
+            connection.close()
+
+    def is_awaited() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            return bool(cursor.fetchone()[0])
+
+    with ThreadPoolExecutor(1) as thread:
+        with transaction.atomic():
+            WebhookEndpoint.objects.update(secret="whsec_of_the_first")
+            second = thread.submit(rotate)
+            assert next(found for found in (is_awaited() for _ in range(100_000)) if found)
+
+    endpoint.refresh_from_db()
+    assert endpoint.secrets == [second.result(), "whsec_of_the_first"]
 
 
 def test_the_api_makes_lists_and_deletes_endpoints(api: Client) -> None:
