@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Self
+from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, InterfaceError, transaction
@@ -74,7 +75,8 @@ class Letter:
         try:
             found = cls(**json.loads(parked.body)["dead_letter"])
             datetime.fromisoformat(found.failed_at)
-        except (ValueError, TypeError, KeyError):
+            UUID(found.task_id)  # every task carries the id of its row
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
         return found if found.queue in QUEUE_BY_NAME else None
 

@@ -7,6 +7,7 @@ drops it, so the last attempt that fails leaves a dead letter.
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self
+from uuid import UUID
 
 import structlog
 from django.db import close_old_connections, connection
@@ -51,10 +52,10 @@ def delivered(task: CloudTask[Any, Any], callers: Callers) -> URLPattern:
     """The address of a task: `run-validation/<id>`, for POST by these callers."""
     queue = QUEUE_BY_NAME[task.queue_name]
 
-    def view(request: HttpRequest, id_: str) -> HttpResponse:
-        return deliver(task, id_, Attempt.of(request, queue))
+    def view(request: HttpRequest, id_: UUID) -> HttpResponse:
+        return deliver(task, str(id_), Attempt.of(request, queue))
 
-    return path(f"{task.route}/<slug:id_>", csrf_exempt(callers(require_POST(view))), name=task.route)
+    return path(f"{task.route}/<uuid:id_>", csrf_exempt(callers(require_POST(view))), name=task.route)
 
 
 def deliver(task: CloudTask[Any, Any], id_: str, attempt: Attempt) -> HttpResponse:

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from io import StringIO
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -15,15 +17,28 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from app.dead_letters.letters import Letter
 from app.dead_letters.models import DeadLetter
 from app.queues import VALIDATIONS
 from app.tasking import HttpTask
 from app.tasking.memory import InMemoryTasks
 from app.validations.models import State, ValidationJob
 from tests.app.queueing.conftest import GOOD
+from tests.app.tokens import TASKS
 from tests.app.worker import Worker
 
 Accept = Callable[..., Any]
+OF_NO_ROW = Letter(
+    queue="validations",
+    task_name="by-hand",
+    route="run-validation",
+    task_id="by-hand",
+    attempts=5,
+    error_type="builtins.ValueError",
+    error="",
+    trace="",
+    failed_at="2026-11-23T02:00:00+00:00",
+)
 
 
 @pytest.fixture
@@ -84,6 +99,13 @@ def test_a_task_whose_row_is_gone_is_acknowledged(worker: Worker, enqueued: Http
     ValidationJob.objects.all().delete()
 
     assert worker.deliver(enqueued).status_code == 204
+
+
+def test_a_task_about_what_can_be_no_row_has_no_address(worker: Worker, queues: InMemoryTasks, db: None) -> None:
+    answers = [worker.post(f"/internal/run-validation/{name}", TASKS) for name in ("7", "by-hand", str(uuid4()))]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 204]
+    assert queues.tasks == []
 
 
 def test_a_failed_attempt_is_delivered_again_until_the_last(worker: Worker, broken: HttpTask) -> None:
@@ -273,9 +295,12 @@ def test_the_admin_requeues_and_purges(worker: Worker, broken: HttpTask, queues:
     assert [task.queue for task in queues.tasks] == ["validations"]
 
 
-def test_what_somebody_else_parked_is_left_alone(worker: Worker, db: None, queues: InMemoryTasks) -> None:
+@pytest.mark.parametrize(
+    "body", [b"not ours", b"[]", b'{"dead_letter": {}}', json.dumps({"dead_letter": asdict(OF_NO_ROW)}).encode()]
+)
+def test_what_somebody_else_parked_is_left_alone(worker: Worker, db: None, queues: InMemoryTasks, body: bytes) -> None:
     foreign = HttpTask(
-        queue="workflows-dead-letters", name="x", url="https://x", service_account="x", audience="x", body=b"not ours"
+        queue="workflows-dead-letters", name="x", url="https://x", service_account="x", audience="x", body=body
     )
     queues.create(foreign)
 
