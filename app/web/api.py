@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from ninja.openapi.schema import OpenAPISchema
@@ -82,12 +82,6 @@ def not_found(request: HttpRequest, error: Http404) -> HttpResponse:
 @api.exception_handler(HttpError)
 def http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     return of_status(error.status_code).response(request)
-
-
-@api.exception_handler(UnreadablePostError)
-def cut_off(request: HttpRequest, error: UnreadablePostError) -> HttpResponse:
-    # Nobody is left to read this; the request log is.
-    return of_status(400).response(request)
 
 
 @api.exception_handler(Busy)

@@ -1,12 +1,14 @@
 """The application as it is deployed: gunicorn, tokens as passwords, a schema that another user owns, buckets."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -237,6 +239,34 @@ def test_a_body_over_the_ceiling_is_refused_announced_or_not(region: Region, web
 
     assert [a.status_code for a in (announced, chunked, small)] == [413, 413, 201]
     assert announced.json()["errors"][0]["remedy"] == "send at most 10485760 bytes"
+
+
+@pytest.mark.parametrize(
+    ("framing", "sent"),
+    [
+        ("Content-Length: 100", b'{"validator": '),
+        ("Transfer-Encoding: chunked", b'e\r\n{"validator": \r\n'),
+        ("Transfer-Encoding: chunked", b'64\r\n{"validator": '),
+        ("Transfer-Encoding: chunked", b"many\r\n{}\r\n0\r\n\r\n"),
+    ],
+)
+def test_a_body_that_is_cut_off_is_the_senders_failure_and_not_ours(
+    region: Region, web: server.Server, framing: str, sent: bytes
+) -> None:
+    head = (
+        "POST /api/validations HTTP/1.1\r\nHost: au.validibot.com\r\nX-Forwarded-Proto: https\r\n"
+        f"Authorization: {region.bearer}\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+    )
+    address = urlsplit(web.url)
+    before = len(web.entries())
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(head.encode() + sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"problems/malformed-request" in answer
+    assert [entry["severity"] for entry in web.entries()[before:]] == ["INFO"]
 
 
 def test_requests_at_once_share_the_pool_and_the_validators(region: Region, web: server.Server) -> None:
