@@ -36,6 +36,8 @@ service.allow(
 )
 service.permissions["projects.locations.get"] = "cloudscheduler.locations.get"
 service.permissions["projects.locations.list"] = "cloudscheduler.locations.list"
+service.permissions["projects.locations.getCmekConfig"] = "cloudscheduler.cmekConfig.get"
+service.permissions["projects.locations.updateCmekConfig"] = "cloudscheduler.cmekConfig.update"
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,500}")
 MAX_JOB_BYTES = 1024 * 1024

@@ -52,6 +52,8 @@ service.allow(
 )
 service.permissions["projects.locations.get"] = "cloudtasks.locations.get"
 service.permissions["projects.locations.list"] = "cloudtasks.locations.list"
+service.permissions["projects.locations.getCmekConfig"] = "cloudtasks.cmekConfig.get"
+service.permissions["projects.locations.updateCmekConfig"] = "cloudtasks.cmekConfig.update"
 
 MAX_PAGE_SIZE = 1000
 QUEUE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")

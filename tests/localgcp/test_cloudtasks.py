@@ -8,7 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
-from google.api_core.exceptions import BadRequest, Conflict, Forbidden, InternalServerError, NotFound
+from google.api_core.exceptions import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    InternalServerError,
+    MethodNotImplemented,
+    NotFound,
+)
 from google.cloud import tasks_v2, tasks_v2beta3
 from google.protobuf import duration_pb2, timestamp_pb2
 
@@ -737,6 +744,18 @@ def test_what_is_not_there_is_not_found_in_googles_words(tasks: tasks_v2.CloudTa
         tasks.get_task(name=gone)
     with pytest.raises(Conflict, match="Queue already exists"):
         make_queue(tasks, location)
+
+
+def test_what_has_no_behaviour_is_said_to_have_none(tasks: tasks_v2.CloudTasksClient, location: str) -> None:
+    queue = make_queue(tasks, location)
+    request = {"parent": queue, "task": {"http_request": {"url": "http://x/"}}}
+
+    with pytest.raises(MethodNotImplemented):
+        tasks.batch_create_tasks(request={"parent": queue, "requests": [request]})
+    with pytest.raises(MethodNotImplemented):
+        tasks.batch_delete_tasks(request={"parent": queue, "names": [f"{queue}/tasks/7"]})
+    with pytest.raises(MethodNotImplemented):
+        tasks.get_cmek_config(request={"name": f"{location}/cmekConfig"})
 
 
 def test_a_delivery_can_be_made_twice_on_request(
