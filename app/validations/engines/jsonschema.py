@@ -99,7 +99,7 @@ def _compiled(schema: Any, mask: str | None) -> jsonschema_rs.Validator:
         )
     except jsonschema_rs.ValidationError as error:
         where = "schema" + strictjson.pointer(tuple(error.instance_path))
-        if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Referencing):
+        if _leads_outside(error):
             raise Refused(
                 "remote-reference",
                 "The schema refers to something outside itself",
@@ -122,3 +122,9 @@ def _compiled(schema: Any, mask: str | None) -> jsonschema_rs.Validator:
             detail=str(error).splitlines()[0],
             remedy="correct the schema",
         ) from None
+
+
+def _leads_outside(error: jsonschema_rs.ValidationError) -> bool:
+    """A reference to another resource, not one to a place in this schema that is not there. Only the message tells."""
+    is_reference = isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Referencing)
+    return is_reference and error.message.startswith(("Resource ", "Unknown meta-schema"))
