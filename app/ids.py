@@ -17,3 +17,11 @@ def first_id_of(moment: datetime) -> uuid.UUID:
     """The lowest id that a row made at `moment` can have."""
     milliseconds = max(0, int(moment.timestamp() * 1000))
     return uuid.UUID(int=milliseconds << 80 | 0x7 << 76)
+
+
+def id_of(text: str) -> uuid.UUID:
+    """The id that a task carries; for what can be none, the nil UUID, which no row has."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return uuid.UUID(int=0)

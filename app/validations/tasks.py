@@ -7,6 +7,7 @@ from uuid import UUID
 from django.core.files.storage import default_storage
 from django_tasks import TaskResultStatus, task
 
+from app.ids import id_of
 from app.queues import VALIDATIONS
 from app.tasking import Outcome
 from app.validations import results
@@ -28,7 +29,7 @@ _STATUS: Final = {
 
 
 def outcome(job_id: str) -> Outcome | None:
-    job = ValidationJob.objects.filter(pk=UUID(job_id)).first()
+    job = ValidationJob.objects.filter(pk=id_of(job_id)).first()
     if job is None:
         return None
     return Outcome(

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 from django_tasks import TaskResultStatus, task
 
+from app.ids import id_of
 from app.queues import WEBHOOKS
 from app.tasking import Outcome, TargetFailed
 from app.webhooks import sending, signing
@@ -27,7 +28,7 @@ _STATUS: Final = {
 
 
 def outcome(delivery_id: str) -> Outcome | None:
-    row = WebhookDelivery.objects.filter(pk=UUID(delivery_id)).first()
+    row = WebhookDelivery.objects.filter(pk=id_of(delivery_id)).first()
     if row is None:
         return None
     return Outcome(

@@ -5,6 +5,7 @@ from uuid import UUID
 from django_tasks import task
 from django_tasks.base import TaskResultStatus
 
+from app.ids import id_of
 from app.queues import WORKFLOWS
 from app.tasking import Outcome
 from app.workflows.engine import RunState, StepState
@@ -29,7 +30,7 @@ _STATUS_BY_STEP_STATE = {
 
 
 def _run_outcome(run_id: str) -> Outcome | None:
-    run = WorkflowRun.objects.filter(id=run_id).first()
+    run = WorkflowRun.objects.filter(id=id_of(run_id)).first()
     if run is None:
         return None
     return Outcome(
@@ -41,7 +42,7 @@ def _run_outcome(run_id: str) -> Outcome | None:
 
 
 def _step_outcome(step_run_id: str) -> Outcome | None:
-    step_run = WorkflowStepRun.objects.filter(id=step_run_id).first()
+    step_run = WorkflowStepRun.objects.filter(id=id_of(step_run_id)).first()
     if step_run is None:
         return None
     return Outcome(

@@ -133,7 +133,19 @@ def test_a_result_is_read_from_the_row(organization: Organization) -> None:
     assert seen == (TaskResultStatus.SUCCESSFUL, "PASS", job.finished_at)
 
 
-@pytest.mark.parametrize("result_id", ["run-validation/00000000-0000-7000-8000-000000000000", "no-such-task/1", "x"])
+@pytest.mark.parametrize(
+    "result_id",
+    [
+        "run-validation/00000000-0000-7000-8000-000000000000",
+        "run-validation/7",
+        "deliver-webhook/7",
+        "advance-workflow/7",
+        "run-step/7",
+        "run-step/",
+        "no-such-task/1",
+        "x",
+    ],
+)
 def test_an_unknown_result_does_not_exist(db: None, result_id: str) -> None:
     with pytest.raises(TaskResultDoesNotExist):
         default_task_backend.get_result(result_id)
