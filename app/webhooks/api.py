@@ -6,13 +6,15 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from ninja import Field, Query, Router, Schema, Status
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from app.idempotency import keys as idempotency
 from app.organizations.models import ApiKey, Organization, Scope
 from app.tasking import occurrence
+from app.validations.openapi import IDEMPOTENCY_KEY
 from app.web import json_bodies
 from app.web.auth import ApiKeyAuth
 from app.web.problems import FieldError, Problem, ProblemDocument
@@ -83,16 +85,30 @@ class DeliveriesQuery(Schema):
 @router.post(
     "",
     auth=ApiKeyAuth(Scope.WRITE),
-    response={201: EndpointWithSecretOut, frozenset({400, 409, 413, 415, 422}): ProblemDocument} | _PROBLEMS,
-    openapi_extra=json_bodies.schema_of(EndpointIn, {"url": "https://example.com/validibot"}),
+    response={201: EndpointWithSecretOut, frozenset({400, 404, 409, 413, 415, 422}): ProblemDocument} | _PROBLEMS,
+    openapi_extra=json_bodies.schema_of(EndpointIn, {"url": "https://example.com/validibot"})
+    | {"parameters": [IDEMPOTENCY_KEY]},
     summary="Create a webhook endpoint",
 )
-def create(request: HttpRequest) -> Status[WebhookEndpoint]:
-    """The answer holds the secret, which is not shown again."""
+def create(request: HttpRequest, response: HttpResponse) -> Status[WebhookEndpoint]:
+    """The answer holds the secret, which is not shown again, unless the same request comes again."""
     key: ApiKey = request.auth  # type: ignore[attr-defined]
-    endpoint = json_bodies.parsed(request, json_bodies.read(request), EndpointIn)
+    body = json_bodies.read(request)
+    with idempotency.once(request, key.organization_id, body) as slot:
+        if slot.is_replay:
+            response.headers["Idempotency-Replayed"] = "true"
+            return Status(201, _own(request, UUID(slot.resource_id)))
+        endpoint = json_bodies.parsed(request, body, EndpointIn)
+        _refuse_elsewhere(endpoint.url)
+        with transaction.atomic():
+            made = _create(key.organization_id, endpoint)
+            slot.complete(201, str(made.id))
+    return Status(201, made)
+
+
+def _refuse_elsewhere(url: str) -> None:
     try:
-        sending.checked(endpoint.url)
+        sending.checked(url)
     except sending.NotAllowed as error:
         raise Problem(
             "webhook-url",
@@ -101,18 +117,19 @@ def create(request: HttpRequest) -> Status[WebhookEndpoint]:
             detail=str(error),
             errors=[FieldError(field="url", message=str(error), remedy="use an https address on the internet")],
         ) from None
-    with transaction.atomic():
-        # The lock makes the count true: two requests at once would each find a place.
-        Organization.objects.select_for_update().get(pk=key.organization_id)
-        if WebhookEndpoint.objects.filter(organization=key.organization_id).count() >= MAX_ENDPOINTS:
-            raise Problem(
-                "too-many-endpoints",
-                "There are too many webhook endpoints",
-                status=409,
-                detail=f"an organisation has at most {MAX_ENDPOINTS}: delete one first",
-            )
-        made = WebhookEndpoint.objects.create(organization_id=key.organization_id, **endpoint.model_dump())
-    return Status(201, made)
+
+
+def _create(organization_id: int, endpoint: EndpointIn) -> WebhookEndpoint:
+    # The lock makes the count true: two requests at once would each find a place.
+    Organization.objects.select_for_update().get(pk=organization_id)
+    if WebhookEndpoint.objects.filter(organization=organization_id).count() >= MAX_ENDPOINTS:
+        raise Problem(
+            "too-many-endpoints",
+            "There are too many webhook endpoints",
+            status=409,
+            detail=f"an organisation has at most {MAX_ENDPOINTS}: delete one first",
+        )
+    return WebhookEndpoint.objects.create(organization_id=organization_id, **endpoint.model_dump())
 
 
 @router.get("", auth=ApiKeyAuth(Scope.READ), response={200: EndpointsOut} | _PROBLEMS, summary="List the endpoints")

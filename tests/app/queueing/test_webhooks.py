@@ -208,6 +208,23 @@ def test_the_api_makes_lists_and_deletes_endpoints(api: Client) -> None:
     assert api.get(f"/api/webhooks/{listed['id']}").status_code == 404
 
 
+def test_an_endpoint_that_is_sent_again_is_made_once(api: Client) -> None:
+    def create(body: dict[str, Any]) -> Any:
+        return api.post("/api/webhooks", body, "application/json", headers={"idempotency-key": "k"})
+
+    refused = create({"url": "http://hooks.example.com/x"})
+    first, second = (create({"url": "https://hooks.example.com/x"}) for _ in range(2))
+    other = create({"url": "https://hooks.example.com/y"})
+
+    assert [answer.status_code for answer in (refused, first, second, other)] == [422, 201, 201, 422]
+    assert second.json() == first.json()
+    assert ("idempotency-replayed" in first.headers, second.headers["idempotency-replayed"]) == (False, "true")
+    assert other.json()["type"].endswith("/idempotency-key-reused")
+    assert WebhookEndpoint.objects.count() == 1
+    api.delete(f"/api/webhooks/{first.json()['id']}")
+    assert create({"url": "https://hooks.example.com/x"}).status_code == 404
+
+
 def test_an_organisation_has_ten_endpoints_at_most(api: Client) -> None:
     answers = [
         api.post("/api/webhooks", {"url": f"https://hooks.example.com/{n}"}, "application/json").status_code
