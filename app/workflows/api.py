@@ -145,6 +145,7 @@ def create(request: HttpRequest, response: HttpResponse) -> Status[dict[str, Any
     with idempotency.once(request, key.organization_id, body) as slot:
         if slot.is_replay:
             version = WorkflowVersion.objects.select_related("workflow").get(workflow=UUID(slot.resource_id), number=1)
+            response.headers["Idempotency-Replayed"] = "true"
         else:
             new = json_bodies.parsed(request, body, NewWorkflow)
             requests.refuse_unsound(new.definition, key.organization_id)

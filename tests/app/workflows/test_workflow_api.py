@@ -150,6 +150,16 @@ def test_a_request_that_is_sent_again_starts_one_run(web: Api, queue: Queue) -> 
     assert WorkflowRun.objects.count() == 1
 
 
+def test_a_workflow_that_is_sent_again_is_defined_once(web: Api) -> None:
+    first, again = (
+        web.send("/api/workflows", {"name": "orders", "steps": STEPS}, **{"idempotency-key": "k1"}) for _ in range(2)
+    )
+
+    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
+    assert (first.get("Idempotency-Replayed"), again["Idempotency-Replayed"]) == (None, "true")
+    assert WorkflowDefinition.objects.count() == 1
+
+
 def test_a_name_is_taken_once(web: Api) -> None:
     defined(web)
 
