@@ -96,13 +96,15 @@ def create(request: HttpRequest, response: HttpResponse) -> Status[WebhookEndpoi
     body = json_bodies.read(request)
     with idempotency.once(request, key.organization_id, body) as slot:
         if slot.is_replay:
+            made = _own(request, UUID(slot.resource_id))
             response.headers["Idempotency-Replayed"] = "true"
-            return Status(201, _own(request, UUID(slot.resource_id)))
-        endpoint = json_bodies.parsed(request, body, EndpointIn)
-        _refuse_elsewhere(endpoint.url)
-        with transaction.atomic():
-            made = _create(key.organization_id, endpoint)
-            slot.complete(201, str(made.id))
+        else:
+            endpoint = json_bodies.parsed(request, body, EndpointIn)
+            _refuse_elsewhere(endpoint.url)
+            with transaction.atomic():
+                made = _create(key.organization_id, endpoint)
+                slot.complete(201, str(made.id))
+    response.headers["Location"] = f"/api/webhooks/{made.id}"
     return Status(201, made)
 
 

@@ -218,6 +218,7 @@ def test_an_endpoint_that_is_sent_again_is_made_once(api: Client) -> None:
 
     assert [answer.status_code for answer in (refused, first, second, other)] == [422, 201, 201, 422]
     assert second.json() == first.json()
+    assert second.headers["location"] == f"/api/webhooks/{first.json()['id']}"
     assert ("idempotency-replayed" in first.headers, second.headers["idempotency-replayed"]) == (False, "true")
     assert other.json()["type"].endswith("/idempotency-key-reused")
     assert WebhookEndpoint.objects.count() == 1
