@@ -28,7 +28,7 @@ control_socket_disable = True
 accesslog = None  # app.web.middleware logs each request with its trace
 errorlog = "-"
 logger_class = "app.web.gunicorn_logs.Logger"
-limit_request_line = 4094
+limit_request_line = 8190  # as long as gunicorn allows: what is longer is answered by gunicorn itself, and with a page
 limit_request_fields = 60
 
 

@@ -269,6 +269,13 @@ def test_a_body_that_is_cut_off_is_the_senders_failure_and_not_ours(
     assert [entry["severity"] for entry in web.entries()[before:]] == ["INFO"]
 
 
+def test_a_long_address_is_answered_by_the_api(region: Region, web: server.Server) -> None:
+    with web.client(authorization=region.bearer) as client:
+        answer = client.get("/api/validations", params={"cursor": "x" * 8000})
+
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
 def test_requests_at_once_share_the_pool_and_the_validators(region: Region, web: server.Server) -> None:
     answers: list[int] = []
 
