@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,14 @@ MAX_INLINE_TIMEOUT_SECONDS: Final = 240
 
 # A key is a name in CEL too: `steps.<key>.outputs`.
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+# In a condition: `steps.<key>`, `steps["<key>"]`; or a text or a comment, in which the same would be no name.
+_STEP_OR_TEXT: Final = re.compile(
+    r"(?<![\w.])steps\s*(?:\.\s*(?P<field>\w+)|\[\s*(?P<quote>['\"])(?P<index>\w*)(?P=quote)\s*\])"
+    r"|//[^\n]*+|'''.*?'''|\"\"\".*?\"\"\"|'(?:[^'\\\n]|\\.)*+'|\"(?:[^\"\\\n]|\\.)*+\"",
+    re.DOTALL,
+)
+# A macro that gives the name to something else.
+_STEPS_BOUND: Final = re.compile(r"\(\s*steps\s*,")
 Pointer = Annotated[str, StringConstraints(pattern=r"^/(inputs|steps)(/([^/~]|~[01])*)*$", max_length=500)]
 
 
@@ -214,7 +223,9 @@ def errors_of(definition: Definition, compile_condition: Compile) -> list[Defini
     steps = definition.as_steps()
     errors = [*_errors_of_edges(steps), *_errors_of_conditions(definition, compile_condition)]
     if all(error.code is ErrorCode.BAD_CONDITION for error in errors):
-        errors += _errors_of_inputs(definition, engine.ancestors(steps))
+        ancestors = engine.ancestors(steps)
+        errors += _errors_of_inputs(definition, ancestors)
+        errors += _errors_of_names(definition, ancestors)
     return errors
 
 
@@ -338,6 +349,29 @@ def _errors_of_conditions(definition: Definition, compile_condition: Compile) ->
             )
 
 
+def _errors_of_names(definition: Definition, ancestors: dict[str, frozenset[str]]) -> Iterator[DefinitionError]:
+    """A condition sees no other steps than an input does: with a wrong name, it would fail in every run."""
+    for index, step in enumerate(definition.steps):
+        for key in sorted(_steps_named_in(step.condition) - ancestors[step.key]):
+            yield _not_upstream(f"steps[{index}].condition", step.key, key)
+
+
+def _steps_named_in(condition: str) -> set[str]:
+    if _STEPS_BOUND.search(condition):
+        return set()
+    found = (match["field"] or match["index"] for match in _STEP_OR_TEXT.finditer(condition))
+    return {key for key in found if key}
+
+
+def _not_upstream(field: str, step: str, key: str) -> DefinitionError:
+    return DefinitionError(
+        code=ErrorCode.NOT_UPSTREAM,
+        field=field,
+        message=f"step {step!r} reads from {key!r}, which need not be finished when it runs",
+        remedy=f"depend on {key!r}, or read from a step that is depended on",
+    )
+
+
 def _errors_of_inputs(definition: Definition, ancestors: dict[str, frozenset[str]]) -> Iterator[DefinitionError]:
     for index, step in enumerate(definition.steps):
         if step.type is StepType.VALIDATOR and "document" not in step.inputs:
@@ -352,9 +386,4 @@ def _errors_of_inputs(definition: Definition, ancestors: dict[str, frozenset[str
                 continue
             key = source.ref.removeprefix("/steps").removeprefix("/").split("/")[0]
             if key not in ancestors[step.key]:
-                yield DefinitionError(
-                    code=ErrorCode.NOT_UPSTREAM,
-                    field=f"steps[{index}].inputs.{name}",
-                    message=f"step {step.key!r} reads from {key!r}, which need not be finished when it runs",
-                    remedy=f"depend on {key!r}, or read from a step that is depended on",
-                )
+                yield _not_upstream(f"steps[{index}].inputs.{name}", step.key, key)

@@ -87,6 +87,28 @@ def test_a_condition_that_does_not_compile_is_named() -> None:
     assert (error.code.value, error.field, error.message) == ("bad-condition", "steps[0].condition", "no end: 1 +")
 
 
+@pytest.mark.parametrize(
+    ("condition", "is_upstream"),
+    [
+        ("steps.a.state == 'SUCCESS'", True),
+        ('steps["a"].outputs.errors == 0 && has(steps.a.outputs)', True),
+        ("steps.c.state == 'SUCCESS'", False),
+        ("steps.typo.state == 'SUCCESS'", False),
+        ("steps [ 'c' ].state == 'SUCCESS'", False),
+        ("steps\n.c.state == 'SUCCESS'", False),
+        ("inputs.steps.c == 1 && inputs.mysteps.c == 1", True),
+        ("inputs.note == 'see steps.c' || inputs.note == \"steps['c']\"", True),
+        ("true // unless steps.c.state is FAILED", True),
+        ("inputs.all.exists(steps, steps.c == 1)", True),
+        ("size(steps) > 0 && steps[inputs.which].state == 'SUCCESS'", True),
+    ],
+)
+def test_a_condition_reads_from_steps_that_are_depended_on(condition: str, is_upstream: bool) -> None:
+    errors = found({"key": "a"}, {"key": "b", "depends_on": ["a"], "condition": condition}, {"key": "c"})
+
+    assert errors == ([] if is_upstream else [("not-upstream", "steps[1].condition")])
+
+
 @given(
     edges=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20, unique=True), count=st.integers(1, 8)
 )
