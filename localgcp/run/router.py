@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from localgcp.region import Region
 
 INVOKE = "run.routes.invoke"
-#: A change of a service's policy holds after this long. Google says up to two minutes.
-POLICY_SECONDS = 0.5
+MAX_REQUEST_BYTES = 32 * 1024 * 1024  # "Cloud Run quotas and limits": the size of a request over HTTP/1
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,6 @@ class Router:
         self._deployments: dict[str, Deployment] = {}
         #: Host name -> the service's key and the tag that the name chooses.
         self._hosts: dict[str, tuple[str, str | None]] = {}
-        self._anonymous: dict[str, tuple[float, bool]] = {}
 
     # What is deployed
 
@@ -107,7 +105,6 @@ class Router:
 
     def forget(self, key: str) -> None:
         self._deployments.pop(key, None)
-        self._anonymous.pop(key, None)
         for host in [host for host, (owner, _) in self._hosts.items() if owner == key]:
             del self._hosts[host]
 
@@ -188,17 +185,20 @@ class Router:
                 return refusal, revision
         if target is None:
             return unavailable("Service Unavailable"), revision
+        if int(request.header(b"content-length") or 0) > MAX_REQUEST_BYTES:
+            return too_large(), revision
         return await self._to_instance(request, target), revision
 
     async def _refusal(self, request: Request, deployment: Deployment) -> Response | None:
         """Why the caller may not invoke the service; None when it may."""
-        if self._anybody_may_invoke(deployment.key):
+        region = self._region
+        # Not in a thread: a public service is asked this by every request, and it is answered in microseconds.
+        if region.iam.allows(ANONYMOUS, INVOKE, deployment.key):
             return None
         token = request.header(b"x-serverless-authorization") or request.header(b"authorization") or b""
         scheme, _, bearer = token.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not bearer:
             return forbidden(request)
-        region = self._region
         try:
             principal = region.tokens.principal_of_id_token(bearer, deployment.audiences)
         except ApiError:
@@ -206,15 +206,6 @@ class Router:
         if not await region.run_in_thread(region.iam.allows, principal, INVOKE, deployment.key):
             return forbidden(request)
         return None
-
-    def _anybody_may_invoke(self, key: str) -> bool:
-        now = time.monotonic()
-        known = self._anonymous.get(key)
-        if known is not None and now - known[0] < POLICY_SECONDS:
-            return known[1]
-        allowed = self._region.iam.allows(ANONYMOUS, INVOKE, key)
-        self._anonymous[key] = (now, allowed)
-        return allowed
 
     async def _to_instance(self, request: Request, target: Target) -> Response:
         fleet = target.fleet
@@ -372,6 +363,10 @@ def unauthorized(request: Request) -> Response:
     )
     page.headers.append((b"www-authenticate", b'Bearer error="invalid_token"'))
     return page
+
+
+def too_large() -> Response:
+    return _error_page(413, "Error: Request Entity Too Large", "Your client issued a request that was too large.")
 
 
 def unavailable(text: str) -> Response:

@@ -87,6 +87,7 @@ def test_the_proxy_says_who_asked_and_under_which_trace(region: Region, parent: 
     assert headers["x-cloud-trace-context"] == "0af7651916cd43dd8448eb211c80319c/13235353014750950193;o=1"
     assert headers["host"] == service.uri.removeprefix("https://")
     assert "Google Frontend" in answer.headers["server"]
+    assert len(answer.headers.get_list("date")) == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
@@ -95,6 +96,18 @@ def test_a_body_arrives_whole_with_or_without_a_length(region: Region, parent: s
     body = b"x" * 3_000_000
 
     assert get(region, service, method=method, content=body).json()["body_bytes"] == len(body)
+
+
+def test_a_request_that_is_too_large_for_cloud_run_does_not_reach_the_service(
+    region: Region, parent: str, image: str
+) -> None:
+    service = deploy(region, parent, service_of(image))
+    limit = 32 * 1024 * 1024
+
+    assert get(region, service, method="POST", content=bytes(limit)).json()["body_bytes"] == limit
+    answer = get(region, service, method="POST", content=bytes(limit + 1))
+
+    assert (answer.status_code, "too large" in answer.text) == (413, True)
 
 
 def test_a_revision_that_does_not_start_leaves_the_traffic_where_it_is(region: Region, parent: str, image: str) -> None:
@@ -277,6 +290,20 @@ def test_only_an_invoker_with_a_token_for_this_audience_may_ask(
     assert status(account.email, service.urls[1]) == 200
     assert status(account.email, "https://elsewhere.example") == 401
     assert status(stranger.email, service.uri) == 403
+
+
+def test_a_change_of_who_may_invoke_holds_for_the_next_request(region: Region, parent: str, image: str) -> None:
+    wanted = service_of(image)
+    wanted.invoker_iam_disabled = False
+    service = deploy(region, parent, wanted)
+    client = region.client(run_v2.ServicesClient)
+    everybody = {"role": "roles/run.invoker", "members": ["allUsers"]}
+
+    def status(*bindings: dict[str, Any]) -> int:
+        client.set_iam_policy({"resource": service.name, "policy": {"bindings": bindings}})
+        return get(region, service).status_code
+
+    assert [status(), status(everybody), status()] == [403, 200, 403]
 
 
 def test_an_idle_instance_ends_and_the_next_request_starts_another(region: Region, parent: str, image: str) -> None:
