@@ -44,6 +44,27 @@ LIMITS = {
     "memory": re.compile(r"\d+(\.\d+)?(k|M|G|T|Ki|Mi|Gi|Ti)?"),
     "nvidia.com/gpu": re.compile(r"\d+"),
 }
+MIB_BY_SUFFIX = {
+    "": 1 / 2**20,
+    "k": 1e3 / 2**20,
+    "M": 1e6 / 2**20,
+    "G": 1e9 / 2**20,
+    "T": 1e12 / 2**20,
+    "Ki": 1 / 2**10,
+    "Mi": 1.0,
+    "Gi": 2.0**10,
+    "Ti": 2.0**20,
+}
+#: CPUs up to which the memory of an instance has this many MiB, at least and at most ("Configure memory limits").
+MEMORY_MIB_BY_CPU = (
+    (0.49, 128, 512),
+    (0.99, 128, 1024),
+    (1, 128, 4096),
+    (3, 128, 8192),
+    (5, 2048, 16384),
+    (7, 4096, 24576),
+    (8, 4096, 32768),
+)
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,47}[a-z0-9])?")
 #: The codes in the older form of a service's address.
 LOCATION_CODES = {"australia-southeast1": "ts", "us-central1": "uc", "europe-west1": "ew"}
@@ -278,6 +299,25 @@ def _resources(container: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             raise InvalidArgument(
                 f"template.containers[0].resources.limits.{name}: Invalid value specified for {name}: {amount!r}"
             )
+    _check_size(container["resources"]["limits"]["cpu"], container["resources"]["limits"]["memory"])
+
+
+def _check_size(cpu: str, memory: str) -> None:
+    """Raises InvalidArgument when Cloud Run has no instance with so much CPU, or not with so much memory beside it."""
+    cpus = float(cpu.removesuffix("m")) / (1000 if cpu.endswith("m") else 1)
+    if not 0.08 <= cpus <= 8 or (cpus > 1 and cpus % 1):
+        raise InvalidArgument(
+            "template.containers[0].resources.limits.cpu: Invalid value specified for cpu. It must be between 0.08 and"
+            f" 1, or a whole number up to 8, got {cpu!r}"
+        )
+    suffix = memory.lstrip("0123456789.")
+    mib = float(memory.removesuffix(suffix)) * MIB_BY_SUFFIX[suffix]
+    least, most = next((least, most) for ceiling, least, most in MEMORY_MIB_BY_CPU if cpus <= ceiling)
+    if not least <= mib <= most:
+        raise InvalidArgument(
+            "template.containers[0].resources.limits.memory: Invalid value specified for memory. For"
+            f" {cpus} CPU, memory must be between {least}Mi and {most}Mi inclusive, got {memory!r}"
+        )
 
 
 def _probe(probe: dict[str, Any], kind: str, port: int) -> None:

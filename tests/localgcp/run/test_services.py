@@ -169,6 +169,12 @@ def test_a_secret_is_read_as_the_services_own_account(region: Region, parent: st
     [
         ({"resources": {"limits": {"cpu": "banana"}}}, "Invalid value specified for cpu: 'banana'"),
         ({"resources": {"limits": {"memory": "1Xi"}}}, "Invalid value specified for memory: '1Xi'"),
+        ({"resources": {"limits": {"cpu": "1.5"}}}, "Invalid value specified for cpu.*a whole number up to 8"),
+        (
+            {"resources": {"limits": {"cpu": "1", "memory": "5Gi"}}},
+            "For 1.0 CPU, memory must be between 128Mi and 4096Mi",
+        ),
+        ({"resources": {"limits": {"cpu": "4", "memory": "512Mi"}}}, "For 4.0 CPU, memory must be between 2048Mi"),
         ({"resources": {"limits": {"disk": "1Gi"}}}, "'disk' cannot be limited"),
         ({"startup_probe": {"initial_delay_seconds": 241}}, "initialDelaySeconds must be 0 to 240, got 241"),
         ({"liveness_probe": {"period_seconds": 3601}}, "periodSeconds must be 1 to 3600, got 3601"),
