@@ -17,6 +17,17 @@ EXCEPTIONS: tuple[dict[str, int], ...] = (
     # google.devtools.artifactregistry.v1
     {"APT": 5, "YUM": 6, "PYTHON": 8, "KFP": 9, "GO": 10, "GENERIC": 11, "RUBY": 12},
     {"REDIRECTION_FROM_GCR_IO_ENABLED_AND_COPYING": 5, "REDIRECTION_FROM_GCR_IO_PARTIAL_AND_COPYING": 6},
+    # google.logging.type.LogSeverity
+    {
+        "DEBUG": 100,
+        "INFO": 200,
+        "NOTICE": 300,
+        "WARNING": 400,
+        "ERROR": 500,
+        "CRITICAL": 600,
+        "ALERT": 700,
+        "EMERGENCY": 800,
+    },
     # google.cloud.secretmanager.v1.Secret
     {"OTHER": 50},
 )

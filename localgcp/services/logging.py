@@ -22,6 +22,7 @@ from localgcp.service import Call, Service
 from localgcp.store import Resource
 
 MAX_PAGE = 1000
+MAX_ENTRY_BYTES = 256 * 1024  # "Quotas and limits" of Logging: the size of a log entry
 DEFAULT_RETENTION_DAYS = 30
 #: Every project has these two; `_Required` cannot be changed and keeps 400 days (Logging, "Log buckets").
 BUILT_IN_BUCKETS = {"_Default": DEFAULT_RETENTION_DAYS, "_Required": 400}
@@ -65,6 +66,9 @@ def write(call: Call) -> dict[str, Any]:
         }
         if not complete["labels"]:
             del complete["labels"]
+        size = len(json.dumps(complete))
+        if size > MAX_ENTRY_BYTES:
+            raise InvalidArgument(f"Log entry with size {size / 1024:.1f}K exceeds maximum size of 256.0K")
         entries.append((project, log_id, complete))
     if call.body.get("dryRun"):
         return {}

@@ -1,11 +1,15 @@
 """Cloud Logging through Google's own client, and the stream that `localgcp logs` reads."""
 
 import json
+import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.cloud import logging as cloud_logging
+from google.cloud.logging.handlers import CloudLoggingHandler
+from google.cloud.logging.handlers.transports import SyncTransport
 from googleapiclient.errors import HttpError
 
 from localgcp.clock import Clock
@@ -91,6 +95,32 @@ def test_only_who_may_read_a_projects_entries_gets_them(region: Region, project:
 
     with pytest.raises(HttpError, match=r"logging\.logEntries\.list"):
         listed(region, project, credentials=region.credentials(account.email))
+
+
+def test_pythons_logging_writes_through_googles_handler(region: Region, project: str) -> None:
+    client = cloud_logging.Client(
+        project=project,
+        credentials=region.credentials(),
+        client_options={"api_endpoint": f"{region.url}/logging"},
+        _use_grpc=False,
+    )
+    handler = CloudLoggingHandler(client, name="app", transport=SyncTransport)
+    record = logging.LogRecord("orders", logging.WARNING, "app.py", 7, "%s left", ("two",), None)
+    record.json_fields = {"left": 2}
+
+    handler.handle(record)
+
+    entry = next(iter(client.list_entries(filter_='log_id("app") AND severity=WARNING')))
+    assert (entry.severity, entry.payload) == ("WARNING", {"message": "two left", "left": 2})
+    assert entry.source_location == {"file": "app.py", "line": "7"}
+
+
+def test_an_entry_that_is_too_large_is_refused(region: Region, project: str) -> None:
+    entries = region.api("logging", "v2").entries()
+    body = {"logName": f"projects/{project}/logs/app", "entries": [{"textPayload": "x" * 300_000}]}
+
+    with pytest.raises(HttpError, match=r"Log entry with size 293\..K exceeds maximum size of 256\.0K"):
+        entries.write(body=body).execute()
 
 
 def test_a_log_is_deleted_with_its_entries_and_no_other(region: Region, project: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import proto  # type: ignore[import-untyped]
 import pytest
 from google.api.launch_stage_pb2 import LaunchStage  # type: ignore[import-untyped]
+from google.logging.type.log_severity_pb2 import LogSeverity  # type: ignore[import-untyped]
 
 from localgcp import discovery
 from localgcp.enums import name_by_number
@@ -17,6 +18,7 @@ LIBRARIES = {
     "cloudbuild:v1": "google.cloud.devtools.cloudbuild_v1.types",
     "cloudscheduler:v1": "google.cloud.scheduler_v1.types",
     "cloudtasks:v2": "google.cloud.tasks_v2.types",
+    "logging:v2": "google.cloud.logging_v2.types",
     "run:v2": "google.cloud.run_v2.types",
     "secretmanager:v1": "google.cloud.secretmanager_v1.types",
 }
@@ -60,7 +62,16 @@ def test_the_number_of_an_enum_value_is_its_number_in_the_proto(identifier: str,
     assert wrong == []
 
 
-def test_a_launch_stage_is_numbered_as_in_google_api() -> None:
-    names = tuple(discovery.load("run:v2").schemas["GoogleCloudRunV2Service"]["properties"]["launchStage"]["enum"])
+@pytest.mark.parametrize(
+    ("identifier", "schema", "field", "values"),
+    [
+        ("run:v2", "GoogleCloudRunV2Service", "launchStage", LaunchStage),
+        ("logging:v2", "LogEntry", "severity", LogSeverity),
+    ],
+)
+def test_an_enum_that_apis_share_is_numbered_as_in_its_own_proto(
+    identifier: str, schema: str, field: str, values: Any
+) -> None:
+    names = tuple(discovery.load(identifier).schemas[schema]["properties"][field]["enum"])
 
-    assert name_by_number(names) == {value: name for name, value in LaunchStage.items()}
+    assert name_by_number(names) == {value: name for name, value in values.items()}
