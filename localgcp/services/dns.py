@@ -1,5 +1,6 @@
 """Cloud DNS: zones that delegate to name servers, and record sets that change in transactions. Nothing resolves."""
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,10 @@ service.allow("dns.changes", "changes")
 service.allow("dns.managedZoneOperations", "managedZoneOperations")
 service.permissions["projects.get"] = "dns.projects.get"
 
+ADDRESS_TYPES: dict[str, type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]] = {
+    "A": ipaddress.IPv4Address,
+    "AAAA": ipaddress.IPv6Address,
+}
 NAME_SERVERS = [f"ns-cloud-a{number}.googledomains.com." for number in range(1, 5)]
 # Cloud DNS, "DNSSEC advanced configuration": the default algorithm and key lengths of a signed zone.
 DNSSEC_KEYS = [
@@ -119,6 +124,46 @@ def create_record(call: Call) -> Resource:
         return _add(call, existing(call), call.body)
 
 
+@service.method("resourceRecordSets.get")
+def get_record(call: Call) -> Resource:
+    return _record(call)
+
+
+@service.method("resourceRecordSets.patch")
+def update_record(call: Call) -> Resource:
+    with call.store.transaction():
+        current = _record(call)
+        changed = {**current, **without_nulls(call.body)}
+        if (changed["name"], changed["type"]) != (current["name"], current["type"]):
+            raise InvalidArgument("The name and the type of a resource record set cannot be changed.", reason="invalid")
+        _check_addresses(changed)
+        return call.store.put(current.key, changed)
+
+
+@service.method("resourceRecordSets.delete")
+def delete_record(call: Call) -> dict[str, Any]:
+    with call.store.transaction():
+        call.store.delete(_record(call).key)
+    return {}
+
+
+@service.method("projects.get")
+def get_project(call: Call) -> dict[str, Any]:
+    return {"kind": "dns#project", "id": call.project, "number": call.region.project_number(call.project)}
+
+
+def _record(call: Call) -> Resource:
+    """The record set that the path names: its name and its type are two segments, and one key."""
+    zone = call.key.partition("/rrsets/")[0]
+    if not call.store.exists(zone):
+        raise NotFound(f"The 'parameters.managedZone' resource named '{call.params['managedZone']}' does not exist.")
+    name, kind = call.params["name"], call.params["type"]
+    found = call.store.find(f"{zone}/rrsets/{name} {kind}")
+    if found is None:
+        raise NotFound(f"The 'parameters.name' resource named '{name} ({kind})' does not exist.")
+    return found
+
+
 def _completed(call: Call, zone: Resource, number: int) -> Resource:
     """A zone with what the server adds: name servers, DNSSEC keys, and its first two record sets."""
     zone.setdefault("visibility", "public")
@@ -148,12 +193,26 @@ def _add(call: Call, zone: Resource, record: dict[str, Any]) -> Resource:
         raise InvalidArgument(
             f"Invalid value for 'entity.change.additions.name': '{record['name']}' is not within {zone['dnsName']}"
         )
+    _check_addresses(record)
     key = _record_key(zone, record)
     if call.store.exists(key):
         raise AlreadyExists(
             f"The resource 'entity.change.additions' named '{record['name']} ({record['type']})' already exists"
         )
     return call.store.create(key, {"kind": "dns#resourceRecordSet", **without_nulls(record)})
+
+
+def _check_addresses(record: dict[str, Any]) -> None:
+    address = ADDRESS_TYPES.get(record["type"])
+    if address is None:
+        return
+    for index, data in enumerate(record.get("rrdatas", ())):
+        try:
+            address(data)
+        except ValueError:
+            raise InvalidArgument(
+                f"Invalid value for 'entity.change.additions.rrdata[{index}]': '{data}'", reason="invalid"
+            ) from None
 
 
 def _record_key(zone: Resource, record: dict[str, Any]) -> str:

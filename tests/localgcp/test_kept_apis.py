@@ -272,3 +272,25 @@ def test_record_sets_change_together_or_not_at_all(region: Region, project: str)
 
     assert "rrsets" not in dns.resourceRecordSets().list(**zone, type="A").execute()
     assert refused(lambda: dns.managedZones().update(**zone, body={"name": "zone"}).execute())[0] == 400
+
+
+def test_a_record_set_is_read_changed_and_deleted_by_its_name_and_type(region: Region, project: str) -> None:
+    dns = region.api("dns", "v1")
+    zone = {"name": "au", "dnsName": "au.example.test.", "description": ""}
+    dns.managedZones().create(project=project, body=zone).execute()
+    records = dns.resourceRecordSets()
+    where = {"project": project, "managedZone": "au"}
+    record = {"name": "www.au.example.test.", "type": "A", "ttl": 300, "rrdatas": ["203.0.113.7"]}
+    named = where | {"name": record["name"], "type": "A"}
+    records.create(**where, body=record).execute()
+
+    changed = records.patch(**named, body={"ttl": 60}).execute()
+    nowhere = refused(records.create(**where, body=record | {"name": "x.au.example.test.", "rrdatas": ["x"]}).execute)
+
+    assert records.get(**named).execute() == changed == {"kind": "dns#resourceRecordSet", **record, "ttl": 60}
+    assert nowhere == (400, "Invalid value for 'entity.change.additions.rrdata[0]': 'x'")
+    records.delete(**named).execute()
+    gone = (404, "The 'parameters.name' resource named 'www.au.example.test. (A)' does not exist.")
+    assert refused(records.get(**named).execute) == gone
+    assert refused(records.delete(**named).execute) == gone
+    dns.managedZones().delete(project=project, managedZone="au").execute()

@@ -112,7 +112,7 @@ def test_pythons_logging_writes_through_googles_handler(region: Region, project:
 
     entry = next(iter(client.list_entries(filter_='log_id("app") AND severity=WARNING')))
     assert (entry.severity, entry.payload) == ("WARNING", {"message": "two left", "left": 2})
-    assert entry.source_location == {"file": "app.py", "line": "7"}
+    assert entry.source_location == {"file": "app.py", "line": 7}
 
 
 def test_an_entry_that_is_too_large_is_refused(region: Region, project: str) -> None:
