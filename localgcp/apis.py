@@ -4,7 +4,8 @@ Every API is served under `/<name>/` by the methods and schemas of Google's disc
 `google-api-python-client`. What a line leaves without behaviour is stored, validated and answered by `generic`.
 
 Clients of Compute and of DNS repeat the API's name in their paths, and the provider's variables hold it already: both
-forms are served, so that `<address>/<name>` is an endpoint for every client.
+forms are served, so that `<address>/<name>` is an endpoint for every client. Those of Compute and of Cloud Storage that
+are given an endpoint leave the version out.
 """
 
 from dataclasses import dataclass, field
@@ -132,7 +133,7 @@ APIS = (
     ),
     Api(
         name="storage",
-        documents={"/storage/v1/": "storage:v1"},
+        documents={"/storage/v1/": "storage:v1", "/storage/": "storage:v1"},
         legacy=True,
         any_origin=True,
         undocumented={"Object.retention": frozenset({"retentionExpirationTime"})},

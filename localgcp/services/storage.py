@@ -28,7 +28,7 @@ from localgcp.iam import accounts
 from localgcp.iam.principal import Principal
 from localgcp.region import Region
 from localgcp.service import Call, Service
-from localgcp.storage import access_controls, buckets, contexts, encryption, globs
+from localgcp.storage import access_controls, buckets, contexts, encryption, globs, rewrites
 from localgcp.storage.access_controls import PUBLIC, UNIFORM
 from localgcp.storage.batch import batch_app
 from localgcp.storage.cloud_storage import CloudStorage, of
@@ -109,7 +109,7 @@ def method(*ids: str, permission: str | None) -> Callable[[Behaviour], Behaviour
         @functools.wraps(behaviour)
         def handler(call: Call) -> Any:
             storage = of(call.region)
-            params = _params(call)
+            params = call.params
             bucket = storage.objects.bucket(params["bucket"])
             request = StorageCall(call=call, storage=storage, params=params, bucket=bucket)
             if permission is not None:
@@ -475,7 +475,7 @@ def restore_object(request: StorageCall) -> dict[str, Any]:
 @service.method("objects.copy", "objects.rewrite")
 def copy_object(call: Call) -> dict[str, Any]:
     storage = of(call.region)
-    params = _params(call)
+    params = call.params
     target_bucket, target = params["destinationBucket"], params["destinationObject"]
     _, source = storage.readable(
         call.principal, params["sourceBucket"], params["sourceObject"], number(call.query, "sourceGeneration")
@@ -487,6 +487,18 @@ def copy_object(call: Call) -> dict[str, Any]:
     encryption.check(source, encryption.supplied(headers, source_headers))
     predefined = call.query.get("destinationPredefinedAcl")
     allow = storage.writing(call.principal, target_bucket, target, call.body, predefined)
+    target_path = f"{target_bucket}/{target}"
+    if call.method.id == "objects.rewrite":
+        is_far = _is_far(storage, source, target_bucket, call.body.get("storageClass"))
+        position = rewrites.rewritten_bytes(call.query, source, target_path, is_far=is_far)
+        if position < source.size:
+            return {
+                "kind": "storage#rewriteResponse",
+                "totalBytesRewritten": str(position),
+                "objectSize": str(source.size),
+                "done": False,
+                "rewriteToken": rewrites.token(call.query, source, target_path, position),
+            }
     # Any metadata in the body replaces all of the source's.
     described = {
         key: value for key, value in call.body.items() if key in WRITABLE | {"storageClass"} and value is not None
@@ -513,10 +525,16 @@ def copy_object(call: Call) -> dict[str, Any]:
     }
 
 
+def _is_far(storage: CloudStorage, source: StoredObject, target_bucket: str, storage_class: str | None) -> bool:
+    """Whether a rewrite leaves the location or the storage class of its source."""
+    near, far = storage.objects.bucket(source.bucket), storage.objects.bucket(target_bucket)
+    return (near["location"], source.storage_class) != (far["location"], storage_class or far["storageClass"])
+
+
 @service.method("objects.compose")
 def compose_objects(call: Call) -> dict[str, Any]:
     storage = of(call.region)
-    params = _params(call)
+    params = call.params
     bucket_name, name = params["destinationBucket"], params["destinationObject"]
     bucket = storage.objects.bucket(bucket_name)
     destination = dict(call.body.get("destination") or {})
@@ -550,7 +568,7 @@ def compose_objects(call: Call) -> dict[str, Any]:
 @service.method("objects.move")
 def move_object(call: Call) -> dict[str, Any]:
     storage = of(call.region)
-    params = _params(call)
+    params = call.params
     bucket_name, source_name, name = params["bucket"], params["sourceObject"], params["destinationObject"]
     bucket, source = storage.readable(call.principal, bucket_name, source_name)
     storage.check(call.principal, "storage.objects.move", bucket, source_name)
@@ -840,11 +858,6 @@ def _check_project(call: Call, permission: str) -> None:
         )
         refusal: type[ApiError] = Unauthenticated if call.principal.is_anonymous else PermissionDenied
         raise refusal(message, reason="required" if call.principal.is_anonymous else "forbidden")
-
-
-def _params(call: Call) -> dict[str, str]:
-    raw_path: str = call.request.scope["raw_path"].decode("ascii").partition("?")[0]
-    return call.method.path_parameters(raw_path.partition("/storage/v1/")[2].rstrip("/"))
 
 
 def _limit(query: Mapping[str, Any]) -> int:

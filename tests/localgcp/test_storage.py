@@ -27,6 +27,7 @@ from google.cloud import storage
 from google.cloud.storage import _signing, transfer_manager
 from google.cloud.storage.blob import ObjectContexts, ObjectCustomContextPayload
 from google.cloud.storage.bucket import EncryptionEnforcementConfig
+from googleapiclient.errors import HttpError
 
 from tests.localgcp.fixtures import Region
 from tests.localgcp.storage.buckets import create_bucket, storage_client
@@ -623,6 +624,31 @@ def test_a_rewrite_answers_what_it_did(bucket: storage.Bucket) -> None:
     assert (token, rewritten, total) == (None, 7, 7)
     with pytest.raises(PreconditionFailed):
         bucket.blob("b").rewrite(bucket.blob("a"), if_generation_match=0)
+
+
+def test_a_rewrite_to_another_class_takes_as_many_calls_as_its_limit_asks_for(
+    region: Region, bucket: storage.Bucket
+) -> None:
+    content = os.urandom(2 * MIB + 1)
+    bucket.blob("a").upload_from_string(content)
+    objects = region.api("storage", "v1").objects()
+
+    def rewrite(limit: int, token: str | None) -> dict[str, Any]:
+        names = {"sourceBucket": bucket.name, "sourceObject": "a", "destinationBucket": bucket.name}
+        query = {"destinationObject": "b", "maxBytesRewrittenPerCall": limit, "rewriteToken": token}
+        answer: dict[str, Any] = objects.rewrite(**names, **query, body={"storageClass": "NEARLINE"}).execute()
+        return answer
+
+    answers = [rewrite(MIB, None)]
+    while not answers[-1]["done"]:
+        assert bucket.get_blob("b") is None
+        answers.append(rewrite(MIB, answers[-1]["rewriteToken"]))
+
+    assert [int(answer["totalBytesRewritten"]) for answer in answers] == [MIB, 2 * MIB, 2 * MIB + 1]
+    assert bucket.blob("b").download_as_bytes() == content
+    for limit, token in [(2 * MIB, answers[0]["rewriteToken"]), (MIB, "nonsense"), (1000, None)]:
+        with pytest.raises(HttpError, match="HttpError 400"):
+            rewrite(limit, token)
 
 
 def test_composed_objects_have_the_checksum_of_their_content(bucket: storage.Bucket) -> None:

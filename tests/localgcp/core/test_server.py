@@ -66,17 +66,20 @@ def test_what_no_careful_client_sends_is_not_met_with_a_fault(
     assert answer.status_code == status, answer.text
 
 
-def test_the_address_with_an_apis_name_is_an_endpoint_for_the_clients_of_dns_and_compute(
+def test_the_address_with_an_apis_name_is_an_endpoint_also_for_clients_with_paths_of_their_own(
     region: Region, project: str
 ) -> None:
+    region.api("storage", "v1").buckets().insert(project=project, body={"name": f"{project}-files"}).execute()
     region.api("dns", "v1").managedZones().create(
         project=project, body={"name": "zone", "dnsName": "example.com.", "description": ""}
     ).execute()
 
     with region.http() as http:
+        buckets = http.get("/storage/v1/b", params={"project": project}).json()
         zones = http.get(f"/dns/v1/projects/{project}/managedZones").json()
         networks = http.get(f"/compute/compute/v1/projects/{project}/global/networks")
 
+    assert [bucket["name"] for bucket in buckets["items"]] == [f"{project}-files"]
     assert [zone["name"] for zone in zones["managedZones"]] == ["zone"]
     assert networks.status_code == 200
 
