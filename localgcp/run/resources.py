@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from localgcp import labels
 from localgcp.build.images import image_store
 from localgcp.clock import timestamp
 from localgcp.errors import InvalidArgument
@@ -82,6 +83,7 @@ def check_name(name: str, kind: str) -> None:
 def service_body(region: "Region", project: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """A service's own fields with Google's defaults. Raises InvalidArgument."""
     result: dict[str, Any] = without_nulls(dict(body))
+    labels.check(result.get("labels") or {}, "service")
     result.setdefault("launchStage", "GA")
     result.setdefault("ingress", "INGRESS_TRAFFIC_ALL")
     if not result.get("traffic"):
@@ -123,6 +125,7 @@ def service_body(region: "Region", project: str, body: Mapping[str, Any]) -> dic
 def job_body(region: "Region", project: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """A job's own fields with Google's defaults. Raises InvalidArgument."""
     result: dict[str, Any] = without_nulls(dict(body))
+    labels.check(result.get("labels") or {}, "job")
     result.setdefault("launchStage", "GA")
     template = result.setdefault("template", {})
     template.setdefault("taskCount", 1)

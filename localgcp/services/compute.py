@@ -25,6 +25,9 @@ from localgcp.validation import without_nulls
 ADDRESSES = ipaddress.ip_network("203.0.113.0/24")  # TEST-NET-3 (RFC 5737): nobody's, so nobody is reached by mistake
 PEERING_RANGES = ipaddress.ip_network("10.96.0.0/11")
 DEFAULT_RULE_PRIORITY = 2147483647
+MAX_PORT = 65535  # and the last priority of a firewall
+#: What a firewall may name (discovery document, Firewall.allowed); any other protocol is a number.
+IP_PROTOCOLS = ("tcp", "udp", "icmp", "esp", "ah", "ipip", "sctp", "all")
 #: The noun in a permission, where it is not the collection's own name.
 PERMISSION_NOUNS = {"regionNetworkEndpointGroups": "networkEndpointGroups"}
 
@@ -439,11 +442,52 @@ def _firewall(call: Call, body: dict[str, Any]) -> dict[str, Any]:
         "logConfig": {"enable": False},
     }
     body = {**defaults, **body}
+    _check_firewall(body)
     if body["direction"] == "INGRESS" and not any(
         body.get(f) for f in ("sourceRanges", "sourceTags", "sourceServiceAccounts")
     ):
         body["sourceRanges"] = ["0.0.0.0/0"]
     return body
+
+
+def _check_firewall(body: dict[str, Any]) -> None:
+    rules = [("allowed", rule) for rule in body.get("allowed") or []]
+    rules += [("denied", rule) for rule in body.get("denied") or []]
+    if len({kind for kind, _ in rules}) != 1:
+        raise InvalidArgument(
+            "Invalid value for field 'resource.allowed': a firewall must have rules that allow, or rules that deny,"
+            " and not both",
+            reason="invalid",
+        )
+    for kind, rule in rules:
+        protocol = str(rule.get("IPProtocol") or "")
+        if protocol not in IP_PROTOCOLS and not (protocol.isdigit() and int(protocol) <= 255):
+            raise InvalidArgument(
+                f"Invalid value for field 'resource.{kind}.IPProtocol': '{protocol}'. It must be a number, or one of"
+                f" {', '.join(IP_PROTOCOLS)}",
+                reason="invalid",
+            )
+        for ports in rule.get("ports") or []:
+            first, _, last = str(ports).partition("-")
+            numbers = [int(number) if number.isdigit() else -1 for number in (first, last or first)]
+            if not 0 <= numbers[0] <= numbers[1] <= MAX_PORT:
+                raise InvalidArgument(
+                    f"Invalid value for field 'resource.{kind}.ports': '{ports}'. It must be a port or a range",
+                    reason="invalid",
+                )
+    for field in ("sourceRanges", "destinationRanges"):
+        for cidr in body.get(field) or []:
+            try:
+                ipaddress.ip_network(cidr, strict=False)
+            except ValueError as error:
+                raise InvalidArgument(
+                    f"Invalid value for field 'resource.{field}': '{cidr}'. {error}", reason="invalid"
+                ) from None
+    if not 0 <= body["priority"] <= MAX_PORT:
+        raise InvalidArgument(
+            f"Invalid value for field 'resource.priority': '{body['priority']}'. It must be 0 to {MAX_PORT}",
+            reason="invalid",
+        )
 
 
 def _address(call: Call, body: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from localgcp.service import Call, Service
 from localgcp.store import Resource
 from localgcp.validation import is_output_only, without_nulls
 
+#: UptimeCheckConfig.period and .timeout of the discovery document, in seconds.
+UPTIME_PERIODS = (60, 300, 600, 900)
+UPTIME_TIMEOUTS = (1, 60)
+
 service = Service("monitoring:v3")
 for _noun in ("alertPolicies", "groups", "uptimeCheckConfigs", "metricDescriptors", "snoozes", "dashboards"):
     service.allow(f"monitoring.{_noun}", f"projects.{_noun}")
@@ -107,6 +111,11 @@ def create_uptime_check(call: Call) -> Resource:
         raise InvalidArgument("The display name of an uptime check must not be empty.")
     slug = re.sub(r"[^a-z0-9]+", "-", str(call.body["displayName"]).lower()).strip("-")
     call.body["name"] = f"{call.named}/uptimeCheckConfigs/{slug}-{secrets.token_urlsafe(8)}"
+    period, timeout = _seconds(call.body.get("period", "60s")), _seconds(call.body.get("timeout", "0s"))
+    if period not in UPTIME_PERIODS:
+        raise InvalidArgument(f"The period of an uptime check is one of {UPTIME_PERIODS} seconds, got {period:g}.")
+    if not UPTIME_TIMEOUTS[0] <= timeout <= UPTIME_TIMEOUTS[1]:
+        raise InvalidArgument(f"The timeout of an uptime check is 1 to 60 seconds, got {timeout:g}.")
     call.body.setdefault("checkerType", "STATIC_IP_CHECKERS")
     check: Resource = call.proceed()
     return check
@@ -154,9 +163,28 @@ def _check_alert_policy(call: Call, policy: dict[str, Any]) -> None:
         raise InvalidArgument("Field alert_policy.conditions must have at least one element.")
     if policy.get("combiner") in (None, "COMBINE_UNSPECIFIED"):
         raise InvalidArgument("Field alert_policy.combiner must be specified.")
+    for index, condition in enumerate(policy["conditions"]):
+        _check_threshold(f"alert_policy.conditions[{index}].condition_threshold", condition.get("conditionThreshold"))
     for name in policy.get("notificationChannels") or []:
         if not call.store.exists("monitoring/" + call.region.with_project_ids(name)):
             raise NotFound(f"Cannot find notification channel with name {name}.")
+
+
+def _check_threshold(at: str, threshold: dict[str, Any] | None) -> None:
+    if threshold is None:
+        return
+    expression = threshold.get("filter") or ""
+    if "metric.type" not in expression or "resource.type" not in expression:
+        raise InvalidArgument(
+            f'Field {at}.filter had an invalid value of "{expression}": must specify a restriction on "metric.type" and'
+            ' one on "resource.type" in the filter.'
+        )
+    if _seconds(threshold.get("duration", "0s")) % 60:
+        raise InvalidArgument(f"Field {at}.duration must be a multiple of a minute, got {threshold['duration']}.")
+
+
+def _seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))
 
 
 def _name_conditions(policy: dict[str, Any], name: str) -> None:

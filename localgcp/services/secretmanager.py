@@ -11,7 +11,7 @@ from typing import Any
 
 import google_crc32c
 
-from localgcp import generic
+from localgcp import generic, labels
 from localgcp.clock import moment, timestamp
 from localgcp.errors import AlreadyExists, ApiError, FailedPrecondition, InvalidArgument, NotFound
 from localgcp.service import Call, Service
@@ -19,9 +19,11 @@ from localgcp.store import Resource, Store
 
 MAX_PAYLOAD_BYTES = 64 * 1024  # discovery document, SecretPayload.data
 MAX_ALIASES = 50  # discovery document, Secret.versionAliases
-
+MAX_ANNOTATION_BYTES = 16 * 1024  # discovery document, Secret.annotations
 MAX_DURATION_SECONDS = 3_153_600_000  # a hundred years, as the discovery document limits rotation periods
+
 _SECRET_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_TOPIC = re.compile(r"projects/[^/]+/topics/[^/]+")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _IMMUTABLE = ("replication", "name", "createTime", "customerManagedEncryption")
 
@@ -46,6 +48,7 @@ def create_secret(call: Call) -> Resource:
     _check_replication(body, is_regional=call.location is not None)
     if body.get("versionAliases"):
         raise FailedPrecondition("A secret without versions cannot have version aliases.")
+    _check_described(body)
     _check_rotation(body)
     _fix_expiry(call, body)
     body["name"] = _numbered(call, key)
@@ -85,6 +88,7 @@ def patch_secret(call: Call) -> Resource:
         _check_etag(current, call.body.pop("etag", None))
         call.proceed()
         changed = call.store.get(call.key)
+        _check_described(changed)
         _check_rotation(changed)
         _check_aliases(call, changed)
         _fix_expiry(call, changed)
@@ -306,6 +310,16 @@ def _check_replication(body: dict[str, Any], *, is_regional: bool) -> None:
     if chosen == ["userManaged"] and not replication["userManaged"].get("replicas"):
         raise InvalidArgument("A user managed replication policy must have at least one replica.")
     body["replication"] = {chosen[0]: replication[chosen[0]]}
+
+
+def _check_described(body: dict[str, Any]) -> None:
+    labels.check(body.get("labels") or {}, "secret")
+    size = sum(len(text.encode()) for item in (body.get("annotations") or {}).items() for text in item)
+    if size >= MAX_ANNOTATION_BYTES:
+        raise InvalidArgument(f"The annotations of a secret must have less than 16 KiB, got {size} bytes.")
+    for topic in body.get("topics") or []:
+        if not _TOPIC.fullmatch(topic.get("name", "")):
+            raise InvalidArgument(f"A topic is named projects/*/topics/*, got '{topic.get('name', '')}'.")
 
 
 def _check_rotation(body: dict[str, Any]) -> None:

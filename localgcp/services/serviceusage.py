@@ -70,6 +70,7 @@ def enable(call: Call) -> dict[str, Any]:
 @service.method("services.disable")
 def disable(call: Call) -> dict[str, Any]:
     _check_known(call, [_api(call.key)])
+    # Google refuses to do it twice. Here it can be repeated, for a client whose answer was lost with the region.
     disabled = _set_state(call, call.key, "DISABLED")
     kind = "google.api.serviceusage.v1.DisableServiceResponse"
     return call.operation(target=call.key, response={"@type": f"type.googleapis.com/{kind}", "service": disabled})

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from localgcp import labels
 from localgcp.errors import InvalidArgument, PermissionDenied
 from localgcp.locations import DUAL_REGIONS, MULTI_REGIONS, REGIONS
 from localgcp.storage import times
@@ -133,7 +134,7 @@ def _checked(bucket: dict[str, Any], before: Mapping[str, Any], now: datetime) -
     """Every property that was given, checked and completed; empty ones go."""
     if bucket.get("storageClass") not in STORAGE_CLASSES:
         raise InvalidArgument(f"Invalid storage class: {bucket.get('storageClass')}", reason="invalid")
-    _check_labels(bucket.get("labels", {}))
+    labels.check(bucket.get("labels", {}), "bucket")
     check_rules((bucket.get("lifecycle") or {}).get("rule") or [])
     _check_cors(bucket.get("cors") or [])
     _complete_soft_delete(bucket, before, now)
@@ -229,22 +230,6 @@ def _complete_iam_configuration(bucket: dict[str, Any], before: Mapping[str, Any
         "uniformBucketLevelAccess": access,
         "publicAccessPrevention": prevention,
     }
-
-
-def _check_labels(labels: Mapping[str, str]) -> None:
-    if len(labels) > 64:
-        raise InvalidArgument(f"A bucket has at most 64 labels, got {len(labels)}.", reason="invalid")
-    for key, value in labels.items():
-        if not re.fullmatch(r"[\w-]{1,63}", key) or key != key.lower() or not key[0].isalpha():
-            raise InvalidArgument(
-                f"Invalid label key '{key}': at most 63 lower-case letters, digits, '_' and '-', first a letter.",
-                reason="invalid",
-            )
-        if not re.fullmatch(r"[\w-]{0,63}", value) or value != value.lower():
-            raise InvalidArgument(
-                f"Invalid value '{value}' of label '{key}': lower-case letters, digits, '_' and '-', at most 63.",
-                reason="invalid",
-            )
 
 
 def _check_cors(rules: list[Mapping[str, Any]]) -> None:

@@ -294,3 +294,65 @@ def test_a_record_set_is_read_changed_and_deleted_by_its_name_and_type(region: R
     assert refused(records.get(**named).execute) == gone
     assert refused(records.delete(**named).execute) == gone
     dns.managedZones().delete(project=project, managedZone="au").execute()
+
+
+@pytest.mark.parametrize(
+    ("firewall", "message"),
+    [
+        ({}, "'resource.allowed': a firewall must have rules that allow, or rules that deny, and not both"),
+        (
+            {"allowed": [{"IPProtocol": "htpp"}]},
+            "'resource.allowed.IPProtocol': 'htpp'. It must be a number, or one of",
+        ),
+        ({"denied": [{"IPProtocol": "tcp", "ports": ["443-80"]}]}, "'resource.denied.ports': '443-80'"),
+        ({"denied": [{"IPProtocol": "6"}], "sourceRanges": ["10.0.0.0/33"]}, "'resource.sourceRanges': '10.0.0.0/33'"),
+        ({"denied": [{"IPProtocol": "all"}], "priority": 65536}, "'resource.priority': '65536'"),
+    ],
+)
+def test_a_firewall_that_means_nothing_is_refused(
+    region: Region, project: str, firewall: dict[str, Any], message: str
+) -> None:
+    compute = region.api("compute", "v1")
+    compute.networks().insert(project=project, body={"name": "net", "autoCreateSubnetworks": False}).execute()
+    body = {"name": "rules", "network": "global/networks/net", **firewall}
+
+    status, reason = refused(compute.firewalls().insert(project=project, body=body).execute)
+
+    assert (status, message in reason) == (400, True), reason
+    assert "items" not in compute.firewalls().list(project=project).execute()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        ({"filter": 'resource.type="cloud_run_revision"'}, 'must specify a restriction on "metric.type"'),
+        ({"duration": "90s"}, "must be a multiple of a minute, got 90s"),
+    ],
+)
+def test_a_threshold_that_monitoring_could_not_watch_is_refused(
+    monitoring: Any, project: str, threshold: dict[str, str], message: str
+) -> None:
+    condition = THRESHOLD | {"conditionThreshold": {**THRESHOLD["conditionThreshold"], **threshold}}  # type: ignore[dict-item]
+    policy = {"displayName": "errors", "combiner": "OR", "conditions": [condition]}
+
+    status, reason = refused(monitoring.alertPolicies().create(name=f"projects/{project}", body=policy).execute)
+
+    assert (status, message in reason) == (400, True), reason
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ({"period": "61s", "timeout": "10s"}, "The period of an uptime check is one of"),
+        ({"period": "60s", "timeout": "61s"}, "The timeout of an uptime check is 1 to 60 seconds, got 61"),
+    ],
+)
+def test_an_uptime_check_has_the_times_that_google_offers(
+    monitoring: Any, project: str, times: dict[str, str], message: str
+) -> None:
+    host = {"type": "uptime_url", "labels": {"host": "au.example.test"}}
+    check = {"displayName": "door", "monitoredResource": host, "httpCheck": {"path": "/"}, **times}
+
+    status, reason = refused(monitoring.uptimeCheckConfigs().create(parent=f"projects/{project}", body=check).execute)
+
+    assert (status, message in reason) == (400, True), reason

@@ -156,6 +156,26 @@ def test_a_secret_needs_a_replication_and_a_new_name(client: Any, secret: str, p
         client.create_secret(parent=parent, secret_id="other", secret={})
 
 
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"labels": {"Stack": "au"}}, "Invalid label key 'Stack'"),
+        ({"labels": {"stack": "AU"}}, "Invalid value 'AU' of label 'stack'"),
+        ({"annotations": {"note": "x" * 16_384}}, "must have less than 16 KiB, got 16388 bytes"),
+        ({"topics": [{"name": "rotations"}]}, "A topic is named"),
+    ],
+)
+def test_a_secret_is_described_as_secret_manager_allows(
+    client: Any, project: str, described: dict[str, Any], message: str
+) -> None:
+    secret = {"replication": {"automatic": {}}, **described}
+
+    with pytest.raises(BadRequest, match=message):
+        client.create_secret(parent=f"projects/{project}", secret_id="key", secret=secret)
+
+    assert list(client.list_secrets(parent=f"projects/{project}")) == []
+
+
 def test_user_managed_replicas_are_told_of_each_version(client: Any, project: str) -> None:
     replicas = [{"location": "australia-southeast1"}]
     secret = client.create_secret(
