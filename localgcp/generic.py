@@ -265,7 +265,7 @@ def page(call: Call, resources: list[Resource]) -> dict[str, Any]:
     expression = call.query.get("filter")
     if expression:
         resources = [resource for resource in resources if matches(expression, resource)]
-    start = _page_start(call.query.get("pageToken"))
+    resources = _rest(resources, call.query.get("pageToken"))
     size = int(call.query.get("pageSize") or call.query.get("maxResults") or 0)
     if size < 0:
         raise InvalidArgument(f"The page size must not be negative, got {size}")
@@ -282,11 +282,11 @@ def page(call: Call, resources: list[Resource]) -> dict[str, Any]:
         result["kind"] = schema["kind"]["default"]
     if call.service.api.dialect == "compute":
         result |= {"id": call.relative_path, "selfLink": f"{COMPUTE_ROOT}/{call.relative_path}"}
-    chunk = resources[start : start + size]
+    chunk = resources[:size]
     if chunk:
         result[field] = chunk
-    if start + size < len(resources):
-        result["nextPageToken"] = base64.urlsafe_b64encode(str(start + size).encode()).decode()
+    if size < len(resources):
+        result["nextPageToken"] = _page_token(resources, size)
     return result
 
 
@@ -330,10 +330,35 @@ def _operations(call: Call) -> Any:
     raise Unimplemented(f"{call.service.api.name}.{call.method.id}: operations cannot be cancelled in localgcp.")
 
 
-def _page_start(token: str | None) -> int:
+def _page_token(resources: list[Resource], size: int) -> str:
+    """Where the next page begins. Not a number of resources: those of this page may be deleted before that."""
+    places = [resource.place for resource in resources if resource.place is not None]
+    keys = [resource.key for resource in resources]
+    if len(places) == len(resources) and places in (sorted(places), sorted(places, reverse=True)):
+        position = f"{'later' if places[0] < places[-1] else 'earlier'} {places[size - 1]}"
+    elif keys == sorted(keys):
+        position = f"above {keys[size - 1]}"
+    else:
+        position = f"from {size}"
+    return base64.urlsafe_b64encode(position.encode()).decode()
+
+
+def _rest(resources: list[Resource], token: str | None) -> list[Resource]:
+    """The resources that follow the page which answered this token."""
     if not token:
-        return 0
+        return resources
     try:
-        return int(base64.urlsafe_b64decode(token.encode()))
+        kind, _, position = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        if kind == "above":
+            return [one for one in resources if one.key > position]
+        number = int(position)
+        match kind:
+            case "later":
+                return [one for one in resources if one.place is not None and one.place > number]
+            case "earlier":
+                return [one for one in resources if one.place is not None and one.place < number]
+            case "from":
+                return resources[number:]
     except ValueError:
-        raise InvalidArgument("The page token is not one that this list answered", location="pageToken") from None
+        pass
+    raise InvalidArgument("The page token is not one that this list answered", location="pageToken")

@@ -40,11 +40,15 @@ creating_request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar
 
 
 class Resource(dict[str, Any]):
-    """The JSON body of a resource, and the key it is stored under."""
+    """The JSON body of a resource, and the key it is stored under.
 
-    def __init__(self, key: str, body: Mapping[str, Any]) -> None:
+    One that comes out of a list knows its place in the order of creation, which no other resource has had or will have.
+    """
+
+    def __init__(self, key: str, body: Mapping[str, Any], place: int | None = None) -> None:
         super().__init__(body)
         self.key = key
+        self.place = place
 
     @property
     def relative_name(self) -> str:
@@ -159,9 +163,9 @@ class Store:
     def list(self, parent_key: str, collection: str) -> Resources:
         """The resources directly in `<parent_key>/<collection>`, oldest first."""
         rows = self.rows(
-            "SELECT key, body FROM resources WHERE collection = ? ORDER BY seq", (f"{parent_key}/{collection}",)
+            "SELECT key, body, seq FROM resources WHERE collection = ? ORDER BY seq", (f"{parent_key}/{collection}",)
         )
-        return [Resource(row["key"], json.loads(row["body"])) for row in rows]
+        return [Resource(row["key"], json.loads(row["body"]), row["seq"]) for row in rows]
 
     def list_across(self, parent_pattern: str, collection: str) -> Resources:
         """The same of every parent that the pattern stands for, which has `-` where any name may be."""
@@ -175,9 +179,10 @@ class Store:
     def scan(self, prefix: str) -> Resources:
         """Every resource whose key begins with `prefix`, oldest first. Reads them all: for recovery and rare lists."""
         rows = self.rows(
-            "SELECT key, body FROM resources WHERE key >= ? AND key < ? ORDER BY seq", (prefix, prefix + "\U0010ffff")
+            "SELECT key, body, seq FROM resources WHERE key >= ? AND key < ? ORDER BY seq",
+            (prefix, prefix + "\U0010ffff"),
         )
-        return [Resource(row["key"], json.loads(row["body"])) for row in rows]
+        return [Resource(row["key"], json.loads(row["body"]), row["seq"]) for row in rows]
 
     def created_by_request(self, request_id: str) -> Resource | None:
         row = self.row("SELECT key, body FROM resources WHERE request_id = ?", (request_id,))

@@ -4,6 +4,7 @@ import httpx
 import pytest
 from google.api_core.exceptions import Forbidden
 from google.cloud.scheduler_v1 import CloudSchedulerClient
+from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google.cloud.tasks_v2 import CloudTasksClient
 from googleapiclient.errors import HttpError
 
@@ -153,3 +154,34 @@ def test_who_shows_no_token_is_asked_for_one(region: Region, project: str) -> No
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == 'Bearer realm="https://accounts.google.com/"'
     assert answer.json()["error"]["status"] == "UNAUTHENTICATED"
+
+
+def test_a_list_is_read_to_its_end_though_what_it_answered_is_deleted_meanwhile(region: Region, project: str) -> None:
+    """As whoever tidies up does: delete what a page holds, ask for the next one."""
+    secrets = region.client(SecretManagerServiceClient)
+    accounts = region.api("iam", "v1").projects().serviceAccounts()
+    for number in range(5):
+        secrets.create_secret(
+            parent=f"projects/{project}", secret_id=f"key-{number}", secret={"replication": {"automatic": {}}}
+        )
+        accounts.create(name=f"projects/{project}", body={"accountId": f"account-{number}"}).execute()
+
+    for secret in secrets.list_secrets({"parent": f"projects/{project}", "page_size": 2}):
+        secrets.delete_secret(name=secret.name)
+    request = accounts.list(name=f"projects/{project}", pageSize=2)
+    while request is not None:
+        page = request.execute()
+        for account in page["accounts"]:
+            accounts.delete(name=account["name"]).execute()
+        request = accounts.list_next(request, page)
+
+    assert list(secrets.list_secrets(parent=f"projects/{project}")) == []
+    assert accounts.list(name=f"projects/{project}").execute() == {}
+
+
+@pytest.mark.parametrize("token", ["x", "bGF0ZXIgeA==", "MTA="])
+def test_a_page_token_that_no_list_answered_is_refused(region: Region, project: str, token: str) -> None:
+    with region.http() as http:
+        answer = http.get(f"/secretmanager/v1/projects/{project}/secrets", params={"pageToken": token})
+
+    assert (answer.status_code, "The page token is not one" in answer.text) == (400, True)
