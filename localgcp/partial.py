@@ -7,14 +7,46 @@ from typing import Any
 from localgcp.errors import InvalidArgument
 
 Tree = dict[str, "Tree"]
+Schema = Mapping[str, Any]
 
 
 def select(answer: Any, fields: str) -> Any:
     """`answer` with the selected fields only. Raises InvalidArgument when `fields` cannot be parsed."""
+    return _pick(answer, _tree(fields))
+
+
+def check(fields: str, schema: Schema, schemas: Mapping[str, Schema]) -> None:
+    """Raises InvalidArgument when `fields` selects what an answer of that schema never has."""
+    _check(_tree(fields), schema, schemas)
+
+
+def _tree(fields: str) -> Tree:
     tree, rest = _parse(fields)
     if rest:
-        raise InvalidArgument(f"Invalid field selection {fields}", location="fields")
-    return _pick(answer, tree)
+        raise _invalid(fields)
+    return tree
+
+
+def _check(tree: Tree, schema: Schema, schemas: Mapping[str, Schema]) -> None:
+    while "$ref" in schema or schema.get("type") == "array":
+        schema = schemas[schema["$ref"]] if "$ref" in schema else schema["items"]
+    properties, others = schema.get("properties"), schema.get("additionalProperties")
+    if properties is None and others is None:
+        # Of anything, anything may be selected; of a scalar, nothing.
+        if tree and schema.get("type") not in ("any", "object"):
+            raise _invalid(next(iter(tree)))
+        return
+    for name, inner in tree.items():
+        child = (properties or {}).get(name, others)
+        if name == "*":
+            continue
+        if child is None:
+            raise _invalid(name)
+        _check(inner, child, schemas)
+
+
+def _invalid(selection: str) -> InvalidArgument:
+    return InvalidArgument(f"Invalid field selection {selection}", reason="invalidParameter", location="fields")
 
 
 def _parse(text: str) -> tuple[Tree, str]:

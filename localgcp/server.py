@@ -13,12 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from localgcp import cross_origin, discovery, generic, locations
+from localgcp import cross_origin, discovery, generic, locations, partial
 from localgcp.apis import APIS, Api
 from localgcp.discovery import Document, Method
 from localgcp.errors import ApiError, Internal, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 from localgcp.iam.principal import Principal
-from localgcp.partial import select
 from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.store import creating_request_id
@@ -194,6 +193,9 @@ class Endpoint:
         if call.location is not None and self._api.name != "storage":
             locations.check(call.location, self._api.name, f"projects/{call.project}")
         self._authorise(call, service)
+        fields = _selected_fields(call)
+        if fields and method.response_schema is not None:
+            partial.check(fields, document.schemas[method.response_schema], document.schemas)
         call.body = validator.body(method, body)
         return call
 
@@ -245,11 +247,13 @@ def _response(result: Any, call: Call) -> Response:
         return result
     if result is None:
         return Response(status_code=204)
-    fields = (
-        call.query.get("fields") or call.query.get("$fields") or call.request.headers.get("x-goog-fieldmask") or None
-    )
+    fields = _selected_fields(call)
     body = {name: value for name, value in result.items() if name != "_localgcp"}
-    return JSONResponse(select(body, fields) if fields else body)
+    return JSONResponse(partial.select(body, fields) if fields else body)
+
+
+def _selected_fields(call: Call) -> str | None:
+    return call.query.get("fields") or call.query.get("$fields") or call.request.headers.get("x-goog-fieldmask")
 
 
 async def _overridden(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:

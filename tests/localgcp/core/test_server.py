@@ -148,6 +148,16 @@ def test_a_client_may_ask_for_some_fields_in_three_ways(
     assert answer == {"secrets": [{"name": f"projects/{number}/secrets/key"}]}
 
 
+@pytest.mark.parametrize("fields", ["secrets(nmae)", "secrets/nmae", "nextPageToken/x", "bogus"])
+def test_a_field_that_no_answer_has_cannot_be_asked_for(region: Region, project: str, fields: str) -> None:
+    with region.http() as http:
+        answer = http.get(f"/secretmanager/v1/projects/{project}/secrets", params={"fields": fields})
+
+    error = answer.json()["error"]
+    assert (error["code"], error["message"].split()[:3]) == (400, ["Invalid", "field", "selection"])
+    assert error["errors"][0]["location"] == "fields"
+
+
 def test_who_shows_no_token_is_asked_for_one(region: Region, project: str) -> None:
     answer = httpx.get(f"{region.url}/secretmanager/v1/projects/{project}/secrets")
 
