@@ -111,7 +111,7 @@ def create_uptime_check(call: Call) -> Resource:
         raise InvalidArgument("The display name of an uptime check must not be empty.")
     slug = re.sub(r"[^a-z0-9]+", "-", str(call.body["displayName"]).lower()).strip("-")
     call.body["name"] = f"{call.named}/uptimeCheckConfigs/{slug}-{secrets.token_urlsafe(8)}"
-    period, timeout = _seconds(call.body.get("period", "60s")), _seconds(call.body.get("timeout", "0s"))
+    period, timeout = _seconds(call.body.get("period", "60s")), _seconds(call.body.get("timeout", "10s"))
     if period not in UPTIME_PERIODS:
         raise InvalidArgument(f"The period of an uptime check is one of {UPTIME_PERIODS} seconds, got {period:g}.")
     if not UPTIME_TIMEOUTS[0] <= timeout <= UPTIME_TIMEOUTS[1]:
