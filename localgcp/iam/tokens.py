@@ -10,7 +10,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from localgcp.errors import Unauthenticated
@@ -131,12 +131,14 @@ class Tokens:
             )
         return Principal(email=email)
 
-    def principal_of_id_token(self, token: str, audiences: Sequence[str]) -> Principal:
-        """Who presents this ID token to a service that is one of `audiences`. Raises Unauthenticated."""
+    def principal_of_id_token(self, token: str, is_audience: Callable[[str], bool]) -> Principal:
+        """Who presents this ID token to a service that is the audience. Raises Unauthenticated."""
         try:
-            claims = self.verify_id_token(token, audiences)
+            claims = self.read_id_token(token)
         except InvalidToken:
             raise _invalid_credentials() from None
+        if not is_audience(str(claims.get("aud", ""))):
+            raise _invalid_credentials()
         email = str(claims.get("email", ""))
         if not claims.get("email_verified") or not accounts.is_usable(self._store, email):
             raise _invalid_credentials()
@@ -155,13 +157,6 @@ class Tokens:
         if include_email:
             claims |= {"email": email, "email_verified": True}
         return self.sign_jwt(self.keys.own(ISSUER), json.dumps(claims | dict(extra or {})))
-
-    def verify_id_token(self, token: str, audiences: Sequence[str]) -> dict[str, Any]:
-        """The claims of an ID token that this region issued. Raises InvalidToken."""
-        claims = self.read_id_token(token)
-        if claims.get("aud") not in audiences:
-            raise InvalidToken(f"the token is for another audience than {' or '.join(audiences)}")
-        return claims
 
     def read_id_token(self, token: str) -> dict[str, Any]:
         """The claims of an ID token that this region issued, whoever it is for. Raises InvalidToken."""

@@ -81,9 +81,21 @@ class Deployment:
     service: str
     ingress: str
     invoker_disabled: bool
-    audiences: tuple[str, ...]
+    #: Without a path: `https://web-123.australia-southeast1.run.app`.
+    addresses: tuple[str, ...]
+    custom_audiences: tuple[str, ...]
     targets: tuple[Target, ...]
     tags: Mapping[str, Target] = field(default_factory=dict)
+
+    def is_audience(self, audience: str) -> bool:
+        """Whether a token for `audience` is one for this service: a custom one as it is, an address with any path.
+
+        Cloud Tasks and Scheduler fill in the address that they call. What has a query is refused there, too
+        (googleapis/python-tasks, issue 137).
+        """
+        parts = urlsplit(audience)
+        is_plain = not parts.query and not parts.fragment
+        return audience in self.custom_audiences or (is_plain and f"{parts.scheme}://{parts.netloc}" in self.addresses)
 
 
 class Router:
@@ -200,7 +212,7 @@ class Router:
         if scheme.lower() != "bearer" or not bearer:
             return forbidden(request)
         try:
-            principal = region.tokens.principal_of_id_token(bearer, deployment.audiences)
+            principal = region.tokens.principal_of_id_token(bearer, deployment.is_audience)
         except ApiError:
             return unauthorized(request)
         if not await region.run_in_thread(region.iam.allows, principal, INVOKE, deployment.key):

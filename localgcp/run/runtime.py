@@ -139,7 +139,8 @@ class Runtime:
             service=name,
             ingress=service["ingress"],
             invoker_disabled=bool(service.get("invokerIamDisabled")),
-            audiences=(*(f"https://{host}" for host in hosts), *service.get("customAudiences", ())),
+            addresses=tuple(f"https://{host}" for host in hosts),
+            custom_audiences=tuple(service.get("customAudiences", ())),
             targets=tuple(targets),
             tags=tags,
         )

@@ -282,6 +282,7 @@ def test_only_an_invoker_with_a_token_for_this_audience_may_ask(
 ) -> None:
     wanted = service_of(image)
     wanted.invoker_iam_disabled = False
+    wanted.custom_audiences = ["https://audience.example"]
     service = deploy(region, parent, wanted)
     account = region.account(project, "caller")
     stranger = region.account(project, "stranger")
@@ -294,6 +295,11 @@ def test_only_an_invoker_with_a_token_for_this_audience_may_ask(
     assert get(region, service).status_code == 403
     assert status(account.email, service.uri) == 200
     assert status(account.email, service.urls[1]) == 200
+    # Cloud Tasks and Scheduler take the whole address that they call for the audience.
+    assert status(account.email, f"{service.uri}/internal/run") == 200
+    assert status(account.email, f"{service.uri}/internal/run?id=1") == 401
+    assert status(account.email, "https://audience.example") == 200
+    assert status(account.email, "https://audience.example/internal/run") == 401
     assert status(account.email, "https://elsewhere.example") == 401
     assert status(stranger.email, service.uri) == 403
 
