@@ -10,6 +10,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from localgcp.clock import timestamp
@@ -20,7 +21,7 @@ from localgcp.identifiers import numeric_id
 from localgcp.locations import REGIONS
 from localgcp.service import Call
 from localgcp.store import Resource
-from localgcp.validation import is_output_only, without_nulls
+from localgcp.validation import camel, is_output_only, without_nulls
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
@@ -265,7 +266,10 @@ def page(call: Call, resources: list[Resource]) -> dict[str, Any]:
     expression = call.query.get("filter")
     if expression:
         resources = [resource for resource in resources if matches(expression, resource)]
-    resources = _rest(resources, call.query.get("pageToken"))
+    # Compute's documents: by name, unless something else is asked for.
+    order = call.query.get("orderBy") or ("name" if call.service.api.dialect == "compute" else "")
+    resources = ordered(resources, order)
+    rest = _rest(resources, call.query.get("pageToken"))
     size = int(call.query.get("pageSize") or call.query.get("maxResults") or 0)
     if size < 0:
         raise InvalidArgument(f"The page size must not be negative, got {size}")
@@ -282,11 +286,11 @@ def page(call: Call, resources: list[Resource]) -> dict[str, Any]:
         result["kind"] = schema["kind"]["default"]
     if call.service.api.dialect == "compute":
         result |= {"id": call.relative_path, "selfLink": f"{COMPUTE_ROOT}/{call.relative_path}"}
-    chunk = resources[:size]
+    chunk = rest[:size]
     if chunk:
         result[field] = chunk
-    if size < len(resources):
-        result["nextPageToken"] = _page_token(resources, size)
+    if size < len(rest):
+        result["nextPageToken"] = _page_token(resources, len(resources) - len(rest) + size)
     return result
 
 
@@ -330,16 +334,38 @@ def _operations(call: Call) -> Any:
     raise Unimplemented(f"{call.service.api.name}.{call.method.id}: operations cannot be cancelled in localgcp.")
 
 
-def _page_token(resources: list[Resource], size: int) -> str:
-    """Where the next page begins. Not a number of resources: those of this page may be deleted before that."""
+def ordered(resources: list[Resource], order: str) -> list[Resource]:
+    """By the fields that `order` names, `createTime desc, name` (AIP-132). Raises InvalidArgument."""
+    for clause in reversed([clause.split() for clause in order.split(",") if order]):
+        if not clause or clause[1:] not in ([], ["asc"], ["desc"]):
+            raise InvalidArgument(f"Invalid value for orderBy: '{order}'", reason="invalid", location="orderBy")
+        resources = sorted(resources, key=partial(_rank, field=clause[0]), reverse=clause[1:] == ["desc"])
+    return resources
+
+
+def _rank(resource: Mapping[str, Any], field: str) -> tuple[int, float, str]:
+    """Where a field puts its resource: what has none comes first, and numbers before texts."""
+    value: Any = resource
+    for word in map(camel, field.split(".")):
+        value = value.get(word) if isinstance(value, Mapping) else None
+    if value is None:
+        return (0, 0, "")
+    return (1, value, "") if isinstance(value, int | float) else (2, 0, str(value))
+
+
+def _page_token(resources: list[Resource], end: int) -> str:
+    """Where the page after the first `end` resources begins.
+
+    Not that number, where it can be helped: what was listed may be deleted before the next page is asked for.
+    """
     places = [resource.place for resource in resources if resource.place is not None]
     keys = [resource.key for resource in resources]
     if len(places) == len(resources) and places in (sorted(places), sorted(places, reverse=True)):
-        position = f"{'later' if places[0] < places[-1] else 'earlier'} {places[size - 1]}"
+        position = f"{'later' if places[0] < places[-1] else 'earlier'} {places[end - 1]}"
     elif keys == sorted(keys):
-        position = f"above {keys[size - 1]}"
+        position = f"above {keys[end - 1]}"
     else:
-        position = f"from {size}"
+        position = f"from {end}"
     return base64.urlsafe_b64encode(position.encode()).decode()
 
 

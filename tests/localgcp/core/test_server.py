@@ -189,6 +189,36 @@ def test_a_list_is_read_to_its_end_though_what_it_answered_is_deleted_meanwhile(
     assert accounts.list(name=f"projects/{project}").execute() == {}
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (None, ["blue", "green", "red"]),
+        ("creationTimestamp desc", ["blue", "red", "green"]),
+        ("mtu, name desc", ["red", "blue", "green"]),
+    ],
+)
+def test_a_list_has_the_order_that_is_asked_for_on_every_page(
+    region: Region, project: str, order: str | None, expected: list[str]
+) -> None:
+    networks = region.api("compute", "v1").networks()
+    for name, mtu in (("green", 1500), ("red", 1460), ("blue", 1460)):
+        networks.insert(project=project, body={"name": name, "mtu": mtu, "autoCreateSubnetworks": False}).execute()
+
+    names: list[str] = []
+    request = networks.list(project=project, orderBy=order, maxResults=1)
+    while request is not None and len(names) < 4:
+        page = request.execute()
+        names += [network["name"] for network in page["items"]]
+        request = networks.list_next(request, page)
+
+    assert names == expected
+
+
+def test_an_order_that_is_none_is_refused(region: Region, project: str) -> None:
+    with pytest.raises(HttpError, match="Invalid value for orderBy"):
+        region.api("compute", "v1").networks().list(project=project, orderBy="name down").execute()
+
+
 @pytest.mark.parametrize("token", ["x", "bGF0ZXIgeA==", "MTA="])
 def test_a_page_token_that_no_list_answered_is_refused(region: Region, project: str, token: str) -> None:
     with region.http() as http:
