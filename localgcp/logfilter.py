@@ -227,9 +227,11 @@ class _Parser:
             if operator == "=~":
                 return lambda entry: any(pattern.search(_text(found)) for found in _lookup(entry, path))
             return lambda entry: not any(pattern.search(_text(found)) for found in _lookup(entry, path))
+        if operator == ":" and wanted == "*":
+            return lambda entry: bool(_lookup(entry, path))
+        if "*" in wanted and operator in ("=", "!=", ":") and not self._takes_text:
+            return _wildcard(path, wanted, expected=operator != "!=")
         if operator == ":":
-            if wanted == "*":
-                return lambda entry: bool(_lookup(entry, path))
             return lambda entry: any(wanted.casefold() in _text(found).casefold() for found in _lookup(entry, path))
         compare = _comparator(path, wanted)
         if narrows and path == ("timestamp",):
@@ -258,6 +260,20 @@ DECISIONS: dict[str, Callable[[int], bool]] = {
     "<": lambda order: order < 0,
     "<=": lambda order: order <= 0,
 }
+
+
+def _wildcard(path: tuple[str, ...], wanted: str, *, expected: bool) -> Predicate:
+    """A text with `*` for any characters (AIP-160; Logging has regular expressions instead).
+
+    A full resource name is meant by its last word as well.
+    """
+    pattern = re.compile(".*".join(map(re.escape, wanted.split("*"))), re.IGNORECASE | re.DOTALL)
+
+    def is_like(found: Any) -> bool:
+        text = _text(found)
+        return any(pattern.fullmatch(part) for part in (text, text.rpartition("/")[2]))
+
+    return lambda entry: any(map(is_like, _lookup(entry, path))) is expected
 
 
 def _comparator(path: tuple[str, ...], wanted: str) -> Callable[[Any], int | None]:

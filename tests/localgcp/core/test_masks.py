@@ -80,6 +80,10 @@ def test_fields_select_parts_of_lists_and_maps() -> None:
         ("create_time>2026-01-01", True),
         ("create_time<2026-01-02T06:00:00Z", False),
         ("replicas>=3", True),
+        ("displayName:au*", True),
+        ("displayName=*dia", True),
+        ("displayName=m*s", False),
+        ("displayName!=au*", False),
     ],
 )
 def test_a_filter_compares_fields(expression: str, found: bool) -> None:
