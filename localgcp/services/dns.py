@@ -206,7 +206,7 @@ def _check_addresses(record: dict[str, Any]) -> None:
     address = ADDRESS_TYPES.get(record["type"])
     if address is None:
         return
-    for index, data in enumerate(record.get("rrdatas", ())):
+    for index, data in enumerate(record.get("rrdatas") or ()):
         try:
             address(data)
         except ValueError:

@@ -10,7 +10,7 @@ from googleapiclient.errors import HttpError
 
 from tests.localgcp.fixtures import Region
 
-SECRET = {"replication": {"automatic": {}}}
+SECRET: dict[str, object] = {"replication": {"automatic": {}}}
 
 
 @pytest.mark.parametrize(
