@@ -343,6 +343,8 @@ def _fix_expiry(call: Call, body: dict[str, Any]) -> None:
     ttl = body.pop("ttl", None)
     if ttl is not None:
         body["expireTime"] = timestamp(call.region.clock.now() + _duration(ttl))
+    if body.get("expireTime") and _moment(body["expireTime"]) <= call.region.clock.now():
+        raise InvalidArgument(f"Secret.expireTime must be in the future, got {body['expireTime']}.")
     delay = body.get("versionDestroyTtl")
     if delay is not None and _duration(delay) < timedelta(days=1):
         raise InvalidArgument("Secret.versionDestroyTtl must be at least 24 hours.")

@@ -1,6 +1,6 @@
 """Secret Manager, seen by Google's client."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import google_crc32c
@@ -163,6 +163,7 @@ def test_a_secret_needs_a_replication_and_a_new_name(client: Any, secret: str, p
         ({"labels": {"stack": "AU"}}, "Invalid value 'AU' of label 'stack'"),
         ({"annotations": {"note": "x" * 16_384}}, "must have less than 16 KiB, got 16388 bytes"),
         ({"topics": [{"name": "rotations"}]}, "A topic is named"),
+        ({"expire_time": datetime(2020, 1, 1, tzinfo=UTC)}, "Secret.expireTime must be in the future"),
     ],
 )
 def test_a_secret_is_described_as_secret_manager_allows(
