@@ -200,6 +200,7 @@ class ErrorCode(StrEnum):
     CYCLE = "cycle"
     UNREACHABLE_STEP = "unreachable-step"
     BAD_CONDITION = "bad-condition"
+    BAD_VALIDATOR = "bad-validator"
     MISSING_INPUT = "missing-input"
     NOT_UPSTREAM = "not-upstream"
     UNKNOWN_ENDPOINT = "unknown-endpoint"

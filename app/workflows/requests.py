@@ -1,25 +1,30 @@
 """What the workflow API takes, and what makes a definition unsound that pydantic lets pass."""
 
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.settings import env
-from app.validations.engines.results import Refused
+from app.validations.engines.results import Refused, Validator
 from app.validations.sandbox import pool
 from app.web.problems import FieldError, Problem
 from app.webhooks.models import WebhookEndpoint
-from app.workflows import actions
+from app.workflows import actions, work
 from app.workflows.definitions import (
     Definition,
     DefinitionError,
     ErrorCode,
     Key,
     SlackConfig,
+    ValidatorStep,
     WebhookConfig,
     errors_of,
 )
+
+# Schemas can take seconds to refuse, and the author waits. Those that are left are looked at when their steps run.
+_PATIENCE_SECONDS: Final = 10.0
 
 
 class NewWorkflow(Definition):
@@ -47,7 +52,11 @@ class NewReplay(BaseModel):
 
 def refuse_unsound(definition: Definition, organization_id: int) -> None:
     """Raises: Problem with the name and the place of everything that is wrong."""
-    errors = [*errors_of(definition, _why_not_a_condition), *_errors_of_targets(definition, organization_id)]
+    errors = [
+        *errors_of(definition, _why_not_a_condition),
+        *_errors_of_targets(definition, organization_id),
+        *_errors_of_validators(definition),
+    ]
     if errors:
         raise Problem(
             "invalid-workflow",
@@ -79,6 +88,25 @@ def _errors_of_targets(definition: Definition, organization_id: int) -> Iterator
                 message="the address is not one of an incoming webhook of Slack",
                 remedy=f"copy it from Slack: it begins with {env.slack_endpoint}/services/",
             )
+
+
+def _errors_of_validators(definition: Definition) -> Iterator[DefinitionError]:
+    """Schemas and rules that would be refused in every run, with a document that nobody looks at."""
+    ends = time.monotonic() + _PATIENCE_SECONDS
+    for index, step in enumerate(definition.steps):
+        if not isinstance(step, ValidatorStep) or time.monotonic() > ends:
+            continue
+        try:
+            work.validated(step.config, "<a/>" if step.config.validator is Validator.XML_SCHEMA else None)
+        except Refused as refused:
+            # Whether a rule can be evaluated depends on the document.
+            if refused.field.startswith(("schema", "rules")) and refused.code != "not-evaluable":
+                yield DefinitionError(
+                    code=ErrorCode.BAD_VALIDATOR,
+                    field=f"steps[{index}].config.{refused.field}",
+                    message=f"step {step.key!r}: {refused.detail}",
+                    remedy=refused.remedy,
+                )
 
 
 def _why_not_a_condition(expression: str) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from app.validations.engines.pool import Outcome
 from app.validations.engines.results import Severity
 from app.validations.sandbox import pool
 from app.workflows.definitions import (
@@ -14,6 +15,7 @@ from app.workflows.definitions import (
     Ref,
     SimulationKind,
     SimulationStep,
+    ValidatorConfig,
     ValidatorStep,
 )
 
@@ -118,13 +120,18 @@ def perform(work: Work) -> Result:
             )
 
 
+def validated(config: ValidatorConfig, document: Any) -> Outcome:
+    """Raises: Refused; Busy."""
+    submission = {"validator": config.validator.value, "document": document}
+    if config.schema_ is not None:
+        submission["schema"] = config.schema_
+    if config.rules is not None:
+        submission["rules"] = config.rules
+    return pool().run(json.dumps(submission).encode(), "application/json")
+
+
 def _validate(step: ValidatorStep, inputs: dict[str, Any]) -> Result:
-    submission = {"validator": step.config.validator.value, "document": inputs["document"]}
-    if step.config.schema_ is not None:
-        submission["schema"] = step.config.schema_
-    if step.config.rules is not None:
-        submission["rules"] = step.config.rules
-    outcome = pool().run(json.dumps(submission).encode(), "application/json")
+    outcome = validated(step.config, inputs["document"])
     count = {severity: sum(f["severity"] == severity.value for f in outcome.findings) for severity in Severity}
     verdict = "FAIL" if count[Severity.ERROR] else "PASS"
     outputs = {

@@ -111,6 +111,39 @@ def test_a_graph_that_cannot_run_is_refused_with_every_error_by_name(web: Api) -
     assert not WorkflowDefinition.objects.exists()
 
 
+XSD = '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="b"%s/></xs:schema>'
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"validator": "json-schema", "schema": {"type": "order"}}, "schema/type"),
+        ({"validator": "json-schema", "schema": {"$ref": "https://example.com/order.json"}}, "schema"),
+        (
+            {"validator": "json-schema", "schema": {"properties": {"id": {"pattern": "("}}}},
+            "schema/properties/id/pattern",
+        ),
+        ({"validator": "json-schema", "schema": {"type": "integer"}}, None),
+        ({"validator": "xml-schema", "schema": "<a/>"}, "schema"),
+        ({"validator": "xml-schema", "schema": "<!DOCTYPE a>" + XSD % ""}, "schema"),
+        ({"validator": "xml-schema", "schema": XSD % ""}, None),
+        ({"validator": "cel", "rules": []}, "rules"),
+        ({"validator": "cel", "rules": [{"expression": "true"}, {"expression": "1 +"}]}, "rules[1].expression"),
+        ({"validator": "cel", "rules": [{"expression": "document.order.total > 5"}]}, None),
+    ],
+)
+def test_a_validator_that_could_never_run_is_refused_when_it_is_defined(
+    web: Api, config: dict[str, Any], field: str | None
+) -> None:
+    step = {"key": "a", "type": "VALIDATOR", "inputs": {"document": {"ref": "/inputs/order"}}, "config": config}
+
+    answer = web.send("/api/workflows", {"name": "orders", "steps": [step]})
+
+    errors = [(error["field"], error["message"].split(":")[0]) for error in answer.json().get("errors", [])]
+    assert errors == ([] if field is None else [(f"steps[0].config.{field}", "bad-validator")])
+    assert answer.status_code == (201 if field is None else 422)
+
+
 def numbered(number: bytes) -> bytes:
     """A workflow with this as its number of attempts."""
     step = b'{"key": "a", "type": "ACTION", "config": {"action": "CREDENTIAL"}, "retry": {"max_attempts": %b}}' % number
