@@ -1,10 +1,14 @@
-"""The region's time, which tests can move forward."""
+"""The region's time, which tests can move forward; and how clients and answers write moments and durations."""
 
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+
+_DURATION = re.compile(r"-?\d+(\.\d{1,9})?s", re.ASCII)
+#: About ten thousand years either way, as google.protobuf.Duration has it.
+_LONGEST_SECONDS = 315_576_000_000
 
 
 class Clock:
@@ -46,3 +50,10 @@ def moment(text: str) -> datetime:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError as error:
         raise ValueError(str(error)) from None
+
+
+def seconds(duration: str) -> float:
+    """`1.5s` -> 1.5. Raises ValueError for what is no duration."""
+    if _DURATION.fullmatch(duration) is None or abs(found := float(duration[:-1])) > _LONGEST_SECONDS:
+        raise ValueError(f"{duration!r} is no duration")
+    return found

@@ -7,10 +7,10 @@ snake_case for the names of fields (the proto names). Fields that only Google se
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from localgcp.clock import moment
+from localgcp.clock import moment, seconds
 from localgcp.discovery import Document, Method
 from localgcp.enums import name_by_number
 from localgcp.errors import InvalidArgument
@@ -232,9 +232,9 @@ class Validator:
                     said = f"Invalid value at '{at}' (TYPE_BYTES), Base64 decoding failed for a text of {len(value)}"
                     violations.append((at, said))
                 return standard
-            if form == "google-duration" and not re.fullmatch(r"-?\d+(\.\d{1,9})?s", value):
+            if form == "google-duration" and not _can_be_read(seconds, value):
                 return wrong("type.googleapis.com/google.protobuf.Duration")
-            if form == "google-datetime" and not _is_moment(value):
+            if form == "google-datetime" and not _can_be_read(moment, value):
                 return wrong("type.googleapis.com/google.protobuf.Timestamp")
             return value
         return value
@@ -261,9 +261,9 @@ def _integer(value: Any) -> int:
     raise ValueError
 
 
-def _is_moment(text: str) -> bool:
+def _can_be_read(read: Callable[[str], object], text: str) -> bool:
     try:
-        moment(text)
+        read(text)
     except ValueError:
         return False
     return True

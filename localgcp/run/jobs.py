@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from localgcp.build.images import image_store
-from localgcp.clock import timestamp
+from localgcp.clock import seconds, timestamp
 from localgcp.errors import ApiError
 from localgcp.run import resources
 from localgcp.run.process import Process
@@ -304,7 +304,7 @@ class _Runner:
             await process.start()
             ended = asyncio.create_task(process.wait())
             try:
-                timeout = resources.seconds(execution["template"]["timeout"])
+                timeout = seconds(execution["template"]["timeout"])
                 done, _ = await asyncio.wait({ended}, timeout=timeout)
                 if not done:
                     await process.stop()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from localgcp import labels
 from localgcp.build.images import image_store
-from localgcp.clock import timestamp
+from localgcp.clock import seconds, timestamp
 from localgcp.errors import InvalidArgument
 from localgcp.run.program import Workload
 from localgcp.validation import without_nulls
@@ -169,11 +169,6 @@ def check_overrides(overrides: Mapping[str, Any], template: Mapping[str, Any]) -
 
 def default_account(region: "Region", project: str) -> str:
     return f"{region.project_number(project)}-compute@developer.gserviceaccount.com"
-
-
-def seconds(duration: str) -> float:
-    """`300s` -> 300.0."""
-    return float(duration.removesuffix("s"))
 
 
 def workload_of(

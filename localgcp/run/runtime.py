@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from localgcp.build.images import image_store
+from localgcp.clock import seconds
 from localgcp.run import resources
 from localgcp.run.fleet import Fleet
 from localgcp.run.instance import Instance
@@ -123,7 +124,7 @@ class Runtime:
             target = Target(
                 fleet=self.fleet(revision),
                 revision=revision_name,
-                timeout_seconds=resources.seconds(revision["timeout"]),
+                timeout_seconds=seconds(revision["timeout"]),
                 percent=traffic.get("percent", 0),
             )
             used[revision.key] = revision.get("scaling", {}).get("minInstanceCount", 0)

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from localgcp import own_api
 from localgcp.build import builder
 from localgcp.build.dockerfile import BuildFailed
-from localgcp.clock import timestamp
+from localgcp.clock import seconds, timestamp
 from localgcp.errors import Aborted, ApiError, FailedPrecondition, Internal, InvalidArgument, NotFound, PermissionDenied
 from localgcp.generic import page
 from localgcp.iam.acting import may_act_as
@@ -235,7 +235,7 @@ def _run(region: Region, build: Resource, account: str) -> None:
         log=tell,
         is_cancelled=is_cancelled,
         now=lambda: timestamp(region.clock.now()),
-        timeout_seconds=float(build["timeout"].removesuffix("s")),
+        timeout_seconds=seconds(build["timeout"]),
         steps=[dict(step) for step in build["steps"]],
     )
     if is_cancelled():

@@ -6,6 +6,7 @@ Not here: keys for signing, MACs and imports. Creating one is refused: nothing s
 import base64
 import os
 import struct
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from localgcp import generic
-from localgcp.clock import moment, timestamp
+from localgcp.clock import moment, seconds, timestamp
 from localgcp.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from localgcp.service import Call, Service
 from localgcp.store import Resource
@@ -80,6 +81,7 @@ def create_key(call: Call) -> dict[str, Any]:
     template = {"algorithm": _ALGORITHM, "protectionLevel": "SOFTWARE", **(body.get("versionTemplate") or {})}
     body |= {"name": key.partition("/")[2], "createTime": _now(call), "versionTemplate": template}
     body.setdefault("destroyScheduledDuration", _DESTROY_DAYS)
+    _check_periods(body)
     with call.store.transaction():
         if not call.store.exists(call.key):
             raise NotFound(f"KeyRing {call.named} not found.")
@@ -108,7 +110,7 @@ def patch_key(call: Call) -> dict[str, Any]:
     if not call.query.get("updateMask"):
         raise InvalidArgument("updateMask is required.", location="updateMask")
     with call.store.transaction():
-        _key(call, call.key)
+        _check_periods({**_key(call, call.key), **call.body})
         call.proceed()
         return _shown(call, _key(call, call.key))
 
@@ -162,7 +164,7 @@ def destroy_version(call: Call) -> Resource:
         if version["state"] not in ("ENABLED", "DISABLED"):
             raise FailedPrecondition(f"{version['name']} cannot be destroyed in state {version['state']}.")
         delay = _key(call, _key_of(version.key)).get("destroyScheduledDuration", _DESTROY_DAYS)
-        when = call.region.clock.now() + timedelta(seconds=float(str(delay).removesuffix("s")))
+        when = call.region.clock.now() + timedelta(seconds=seconds(delay))
         return call.store.put(version.key, {**version, "state": "DESTROY_SCHEDULED", "destroyTime": timestamp(when)})
 
 
@@ -268,7 +270,7 @@ def _rotated(call: Call, key: Resource) -> Resource:
     due, period = key.get("nextRotationTime"), key.get("rotationPeriod")
     if not due or not period or moment(due) > call.region.clock.now():
         return key
-    step = timedelta(seconds=float(str(period).removesuffix("s")))
+    step = timedelta(seconds=seconds(period))
     missed = (call.region.clock.now() - moment(due)) // step + 1
     with call.store.transaction():
         version = _new_version(call, key)
@@ -318,6 +320,18 @@ def _identifier(call: Call, name: str) -> str:
     if not 0 < len(value) <= 63 or not value.replace("-", "").replace("_", "").isalnum():
         raise InvalidArgument(f"{name} must hold 1 to 63 letters, digits, dashes and underscores, got '{value}'.")
     return value
+
+
+def _check_periods(key: Mapping[str, Any]) -> None:
+    """Discovery document, CryptoKey.rotationPeriod; "Destroy and restore key versions"."""
+    period = key.get("rotationPeriod")
+    if period is not None and not 24 <= seconds(period) / 3600 <= 876_000:
+        raise InvalidArgument(f"rotation_period must be at least 24 hours and at most 876000 hours, got {period}.")
+    if period is not None and not key.get("nextRotationTime"):
+        raise InvalidArgument("next_rotation_time must be set with rotation_period.")
+    delay = key.get("destroyScheduledDuration") or _DESTROY_DAYS
+    if not 1 <= seconds(delay) / 86400 <= 120:
+        raise InvalidArgument(f"destroy_scheduled_duration must be at least 1 day and at most 120 days, got {delay}.")
 
 
 def _decoded(call: Call, field: str) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from localgcp import cron
-from localgcp.clock import timestamp
+from localgcp.clock import seconds, timestamp
 from localgcp.errors import InvalidArgument, Unimplemented
 from localgcp.generic import existing
 from localgcp.identifiers import numeric_id
@@ -22,7 +22,7 @@ from localgcp.region import Region
 from localgcp.service import Call, Service
 from localgcp.store import Resource
 from localgcp.targets import Answer, Caller, NoResponse, check_target, kept_headers, rpc_status
-from localgcp.tasks.policy import Retry, seconds
+from localgcp.tasks.policy import Retry
 from localgcp.validation import without_nulls
 
 service = Service("cloudscheduler:v1")

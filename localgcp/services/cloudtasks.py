@@ -10,7 +10,7 @@ import sqlite3
 from datetime import UTC, datetime
 from typing import Any
 
-from localgcp.clock import moment, timestamp
+from localgcp.clock import moment, seconds, timestamp
 from localgcp.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from localgcp.generic import resource_schema
 from localgcp.identifiers import numeric_id
@@ -29,7 +29,6 @@ from localgcp.tasks.policy import (
     MIN_DISPATCH_DEADLINE_SECONDS,
     checked_rate_limits,
     checked_retry_config,
-    seconds,
 )
 from localgcp.validation import without_nulls
 

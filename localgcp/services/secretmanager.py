@@ -12,7 +12,7 @@ from typing import Any
 import google_crc32c
 
 from localgcp import generic, labels
-from localgcp.clock import moment, timestamp
+from localgcp.clock import moment, seconds, timestamp
 from localgcp.errors import AlreadyExists, ApiError, FailedPrecondition, InvalidArgument, NotFound
 from localgcp.service import Call, Service
 from localgcp.store import Resource, Store
@@ -343,7 +343,7 @@ def _fix_expiry(call: Call, body: dict[str, Any]) -> None:
     ttl = body.pop("ttl", None)
     if ttl is not None:
         body["expireTime"] = timestamp(call.region.clock.now() + _duration(ttl))
-    if body.get("expireTime") and _moment(body["expireTime"]) <= call.region.clock.now():
+    if body.get("expireTime") and moment(body["expireTime"]) <= call.region.clock.now():
         raise InvalidArgument(f"Secret.expireTime must be in the future, got {body['expireTime']}.")
     delay = body.get("versionDestroyTtl")
     if delay is not None and _duration(delay) < timedelta(days=1):
@@ -377,12 +377,11 @@ def _decoded(text: Any) -> bytes:
 
 
 def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+(?:\.\d{1,9})?)s", str(text))
-    if match is None:
-        raise InvalidArgument(f"'{text}' is not a duration such as 86400s.")
-    if float(match[1]) > MAX_DURATION_SECONDS:
-        raise InvalidArgument(f"'{text}' is too long: a duration has at most {MAX_DURATION_SECONDS} seconds.")
-    return timedelta(seconds=float(match[1]))
+    """Raises InvalidArgument for what leads out of the calendar, or into the past."""
+    length = seconds(text)
+    if not 0 <= length <= MAX_DURATION_SECONDS:
+        raise InvalidArgument(f"'{text}' is not a duration of 0 to {MAX_DURATION_SECONDS} seconds.")
+    return timedelta(seconds=length)
 
 
 def _new_etag() -> str:

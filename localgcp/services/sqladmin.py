@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 import psycopg
 
-from localgcp.clock import timestamp
+from localgcp.clock import seconds, timestamp
 from localgcp.errors import (
     Aborted,
     AlreadyExists,
@@ -706,7 +706,7 @@ def ephemeral_certificate(call: Call) -> dict[str, str]:
     asked = call.body.get("validDuration", "")
     lifetime = EPHEMERAL_LIFETIME
     if asked:
-        lifetime = timedelta(seconds=min(lifetime.total_seconds(), float(asked.removesuffix("s"))))
+        lifetime = timedelta(seconds=min(lifetime.total_seconds(), seconds(asked)))
     authority = instances_of(call.region).servers.authority(spec_of(instance))
     certificate = authority.sign_client(call.body.get("public_key", ""), call.body.get("access_token"), lifetime)
     return ssl_cert(certificate, instance["name"])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from localgcp.clock import timestamp
+from localgcp.clock import seconds, timestamp
 from localgcp.errors import AlreadyExists, NotFound
 from localgcp.targets import Answer, Caller, NoResponse, kept_headers, rpc_status
 from localgcp.tasks.overrides import overridden
@@ -22,7 +22,6 @@ from localgcp.tasks.policy import (
     Retry,
     TokenBucket,
     burst_size,
-    seconds,
 )
 
 if TYPE_CHECKING:

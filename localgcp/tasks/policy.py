@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from localgcp.clock import seconds
 from localgcp.errors import InvalidArgument
 
 DEFAULT_RATE_LIMITS = {"maxDispatchesPerSecond": 500, "maxBurstSize": 100, "maxConcurrentDispatches": 1000}
@@ -29,11 +30,6 @@ NAME_RESERVED_SECONDS = 24 * 3600
 DEFAULT_DISPATCH_DEADLINE_SECONDS = 600.0
 MIN_DISPATCH_DEADLINE_SECONDS = 15.0
 MAX_DISPATCH_DEADLINE_SECONDS = 1800.0
-
-
-def seconds(duration: str) -> float:
-    """`"1.5s"` -> 1.5."""
-    return float(duration.removesuffix("s"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -529,6 +529,39 @@ def test_what_kms_encrypts_only_the_same_key_decrypts(region: Region, project: s
     assert refused(lambda: keys.decrypt(name=key, body={"ciphertext": sealed}).execute())[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("periods", "reason"),
+    [
+        ({"rotationPeriod": "0s", "nextRotationTime": "2026-01-01T00:00:00Z"}, "rotation_period must be at least 24"),
+        ({"rotationPeriod": "315576000001s"}, "google.protobuf.Duration"),
+        ({"rotationPeriod": "86400s"}, "next_rotation_time must be set"),
+        (
+            {"destroyScheduledDuration": "10368001s"},
+            "destroy_scheduled_duration must be at least 1 day and at most 120",
+        ),
+    ],
+)
+def test_kms_keeps_no_period_that_it_could_not_keep_to(
+    region: Region, project: str, periods: dict[str, str], reason: str
+) -> None:
+    rings = region.api("cloudkms", "v1").projects().locations().keyRings()
+    parent = f"projects/{project}/locations/us-central1"
+    rings.create(parent=parent, keyRingId="ring", body={}).execute()
+    keys, body = rings.cryptoKeys(), {"purpose": "ENCRYPT_DECRYPT"}
+    keys.create(parent=f"{parent}/keyRings/ring", cryptoKeyId="kept", body=body).execute()
+
+    made = refused(
+        lambda: keys.create(parent=f"{parent}/keyRings/ring", cryptoKeyId="key", body=body | periods).execute()
+    )
+    name = f"{parent}/keyRings/ring/cryptoKeys/kept"
+    changed = refused(lambda: keys.patch(name=name, updateMask=",".join(periods), body=periods).execute())
+
+    assert (made[0], changed[0]) == (400, 400)
+    assert reason in made[1]
+    assert reason in changed[1]
+    assert "rotationPeriod" not in keys.get(name=name).execute()
+
+
 def test_an_account_keeps_its_grant_over_a_restart_of_the_store(tmp_path: Path) -> None:
     Iam(Store(tmp_path / "region.sqlite3"), Clock()).set_policy(PROJECT, policy(binding(ACCESSOR, ANN.member)))
 
