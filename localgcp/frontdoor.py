@@ -17,7 +17,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -76,6 +76,8 @@ class Action:
     """What a URL map decides: a redirect, a backend, or (neither) nothing that exists."""
 
     redirect: Mapping[str, Any] | None = None
+    #: What a redirect to another prefix replaces: as much of the path as led here.
+    prefix: str = ""
     service: str | None = None
     policy: "Policy | None" = None
     run_key: str | None = None
@@ -91,7 +93,7 @@ class Action:
 @dataclass(frozen=True, kw_only=True)
 class Matcher:
     default: Action
-    #: Longest first. A path that ends in `*` is a prefix.
+    #: In the order in which they are tried. A path that ends in `*` is a prefix.
     paths: tuple[tuple[str, Action], ...] = ()
 
     def action(self, path: str) -> Action:
@@ -225,7 +227,7 @@ class FrontDoor:
     async def _act(self, rule: Rule, action: Action, request: Request) -> tuple[Response, str]:
         """The answer, and what the log says of how it came about."""
         if action.redirect is not None:
-            return self._redirect(rule, action.redirect, request), ""
+            return self._redirect(rule, action.redirect, action.prefix, request), ""
         if action.policy is not None:
             denied = action.policy.refusal(request)
             if denied is not None:
@@ -271,14 +273,14 @@ class FrontDoor:
             answer.append((b"cache-control", b"public,max-age=%d" % int(seconds)))
         return Response(found.status, answer, _IteratedBody(found))
 
-    def _redirect(self, rule: Rule, redirect: Mapping[str, Any], request: Request) -> Response:
+    def _redirect(self, rule: Rule, redirect: Mapping[str, Any], prefix: str, request: Request) -> Response:
         path, _, query = request.target.decode("latin-1").partition("?")
         host = (request.header(b"host") or b"").decode("latin-1").partition(":")[0]
         scheme = "https" if redirect.get("httpsRedirect") else rule.scheme
         if redirect.get("pathRedirect"):
             path = redirect["pathRedirect"]
         elif redirect.get("prefixRedirect"):
-            path = redirect["prefixRedirect"]
+            path = redirect["prefixRedirect"] + path.removeprefix(prefix)
         location = f"{scheme}://{redirect.get('hostRedirect') or host}{path}"
         if query and not redirect.get("stripQuery"):
             location += f"?{query}"
@@ -428,14 +430,16 @@ class FrontDoor:
         )
 
     def _paths(self, matcher: Mapping[str, Any]) -> tuple[tuple[str, Action], ...]:
+        """Of path rules, an exact path comes first and then the longest prefix; route rules say their order."""
         paths = [(path, self._action(rule)) for rule in matcher.get("pathRules", ()) for path in rule.get("paths", ())]
+        paths.sort(key=lambda item: (item[0].endswith("*"), -len(item[0])))
         for rule in sorted(matcher.get("routeRules", ()), key=lambda rule: rule.get("priority", 0)):
             for match in rule.get("matchRules", ()):
                 if "prefixMatch" in match:
                     paths.append((match["prefixMatch"] + "*", self._action(rule)))
                 elif "fullPathMatch" in match:
                     paths.append((match["fullPathMatch"], self._action(rule)))
-        return tuple(sorted(paths, key=lambda item: (item[0].endswith("*"), -len(item[0]))))
+        return tuple((path, replace(action, prefix=path.removesuffix("*"))) for path, action in paths)
 
     def _action(self, holder: Mapping[str, Any]) -> Action:
         redirect = holder.get("urlRedirect") or holder.get("defaultUrlRedirect")

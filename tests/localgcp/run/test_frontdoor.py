@@ -103,6 +103,28 @@ def test_plain_http_is_redirected_to_the_door_of_https(edge: Edge) -> None:
     assert elsewhere.headers["location"] == f"https://{HOST}/a?b=c"
 
 
+def test_route_rules_are_tried_in_their_order_and_a_prefix_is_replaced(edge: Edge, project: str) -> None:
+    edge.build()
+    maps = edge.compute.urlMaps()
+    url_map = maps.get(project=project, urlMap="site").execute()
+
+    def route(priority: int, prefix: str, **redirect: str) -> dict[str, Any]:
+        return {"priority": priority, "matchRules": [{"prefixMatch": prefix}], "urlRedirect": redirect}
+
+    url_map["pathMatchers"][0]["routeRules"] = [
+        route(3, "/old/shop/sale", pathRedirect="/never"),
+        route(1, "/old/about", pathRedirect="/about"),
+        route(2, "/old/", prefixRedirect="/new/"),
+    ]
+    maps.update(project=project, urlMap="site", body=url_map).execute()
+
+    def location(path: str) -> str:
+        return httpx.get(edge.url("https") + path).headers["location"].removeprefix(edge.url("https"))
+
+    assert location("/old/shop/sale?page=2") == "/new/shop/sale?page=2"
+    assert location("/old/about/us") == "/about"
+
+
 def test_a_backend_bucket_serves_what_everybody_may_read(edge: Edge, project: str) -> None:
     edge.build()
     client = storage.Client(
