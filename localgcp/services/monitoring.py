@@ -111,7 +111,7 @@ def create_uptime_check(call: Call) -> Resource:
         raise InvalidArgument("The display name of an uptime check must not be empty.")
     slug = re.sub(r"[^a-z0-9]+", "-", str(call.body["displayName"]).lower()).strip("-")
     call.body["name"] = f"{call.named}/uptimeCheckConfigs/{slug}-{secrets.token_urlsafe(8)}"
-    period, timeout = seconds(call.body.get("period", "60s")), seconds(call.body.get("timeout", "10s"))
+    period, timeout = seconds(call.body.get("period") or "60s"), seconds(call.body.get("timeout") or "10s")
     if period not in UPTIME_PERIODS:
         raise InvalidArgument(f"The period of an uptime check is one of {UPTIME_PERIODS} seconds, got {period:g}.")
     if not UPTIME_TIMEOUTS[0] <= timeout <= UPTIME_TIMEOUTS[1]:
@@ -179,7 +179,7 @@ def _check_threshold(at: str, threshold: dict[str, Any] | None) -> None:
             f'Field {at}.filter had an invalid value of "{expression}": must specify a restriction on "metric.type" and'
             ' one on "resource.type" in the filter.'
         )
-    if seconds(threshold.get("duration", "0s")) % 60:
+    if seconds(threshold.get("duration") or "0s") % 60:
         raise InvalidArgument(f"Field {at}.duration must be a multiple of a minute, got {threshold['duration']}.")
 
 

@@ -80,6 +80,7 @@ def _insert_job(rows: "psycopg.Connection[tuple[object, ...]]") -> None:
     ("authorization", "path", "status", "reason"),
     [
         (lambda i: None, TASK, 401, "the request has no token"),
+        (lambda i: None, "/internal/run-validation/by-hand", 401, "the request has no token"),
         (lambda i: "Bearer", TASK, 401, "the request has no token"),
         (lambda i: f"Basic {i.token()}", TASK, 401, "the request has no token"),
         (lambda i: "Bearer not-a-token", TASK, 401, "the token is not acceptable: DecodeError"),
