@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.ports import quiet_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,14 +48,9 @@ def manage(environment: Mapping[str, str], *arguments: str) -> subprocess.Comple
     )  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running(environment: Mapping[str, str], log: Path, port: int | None = None) -> Iterator[Server]:
-    port = port or free_port()
+    port = port or quiet_port()
     gunicorn = Path(sys.executable).with_name("gunicorn")
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -1,12 +1,9 @@
 """A region made by the real `make up`, for every end-to-end test of this process."""
 
-import contextlib
 import json
 import os
 import re
-import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +18,7 @@ from google.cloud import storage
 from google.oauth2.credentials import Credentials
 
 from scripts.up import exports
+from tests.ports import quiet_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # What other tests of this process may have set, for the application or for Google's clients.
@@ -43,26 +41,14 @@ def run(*command: str, environ: dict[str, str], timeout_seconds: float = 600) ->
 
 
 def start_on_a_port_of_its_own(data_dir: Path) -> None:
-    """Start a region that will be killed: while it is down, no other region on the machine may take its ports.
+    """Start a region that will be killed: while it is down, no other region on the machine takes its ports.
 
-    They are below the ephemeral ones, and not among those that regions try by themselves. A region that has had ports
-    keeps them.
+    A region that has had ports keeps them.
     """
     command = [PYTHON, "-m", "localgcp", "up", "--data-dir", str(data_dir)]
     if not (data_dir / "port").exists():
-        # Not as the tests' seed says: another process has the same.
-        ports = (secrets.randbelow(100) * 100 + 20_000 for _ in range(100))
-        command += ["--port", str(next(port for port in ports if _is_free(port)))]
+        command += ["--port", str(quiet_port())]
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
-
-
-def _is_free(port: int) -> bool:
-    with contextlib.closing(socket.socket()) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """A region in a process of its own, which a test kills."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from localgcp.iam.principal import OPERATOR_EMAIL
 from localgcp.iam.tokens import Tokens
 from localgcp.store import Store
 from tests.localgcp.fixtures import temporary_data_dir
+from tests.ports import quiet_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,9 +24,7 @@ class Killable:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = quiet_port()
         store = Store(data_dir / "region.sqlite3")
         token = Tokens(store, self.url).access_token(OPERATOR_EMAIL)
         store.close()

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from localgcp import process
 from localgcp.cli import app
 from tests.localgcp.fixtures import temporary_data_dir
+from tests.ports import quiet_port
 
 COMMANDS = ["up", "down", "status", "env", "logs", "reset", "serve"]
 
@@ -49,16 +50,9 @@ def run(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def up(data_dir: Path) -> str:
-    # Not the default port: another region may come and go on this machine meanwhile.
     is_new = not (data_dir / "port").exists()
-    done = run(data_dir, "up", *(["--port", str(free_port())] if is_new else []))
+    done = run(data_dir, "up", *(["--port", str(quiet_port())] if is_new else []))
     assert done.returncode == 0, done.stderr
     found = re.search(r"http://127\.0\.0\.1:\d+", done.stdout)
     assert found, done.stdout
@@ -277,7 +271,7 @@ def test_a_command_that_needs_a_region_says_how_to_start_one(tmp_path: Path, com
 def test_a_database_that_cannot_be_opened_is_told(data_dir: Path) -> None:
     (data_dir / "region.sqlite3").write_text("not a database, but as long as the header of one would have to be")
 
-    done = run(data_dir, "up", "--port", str(free_port()))
+    done = run(data_dir, "up", "--port", str(quiet_port()))
 
     assert done.returncode == 1
     assert re.search(r"cannot be opened \(file is not a database\): .* `python -m localgcp reset`", done.stderr)

@@ -23,6 +23,7 @@ from tests.app.environment import environment
 from tests.app.postgres import Postgres
 from tests.app.queueing.conftest import GOOD
 from tests.localgcp.fixtures import Region, served, temporary_data_dir
+from tests.ports import quiet_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("app-in-a-region")]
 PROJECT = "validibot-test"
@@ -91,7 +92,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 def _deployed(region: Region, postgres: Postgres, directory: Path) -> Iterator[App]:
     make_queues(region)
     media = directory / "media"
-    worker_port = server.free_port()
+    worker_port = quiet_port()
     accounts = {name: region.account(PROJECT, f"validibot-{name}") for name in ("web", "worker", "tasks", "scheduler")}
     grants = region.core.iam
     for name in ("web", "worker"):

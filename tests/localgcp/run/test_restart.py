@@ -17,6 +17,7 @@ import pytest
 
 from tests.localgcp.fixtures import temporary_data_dir
 from tests.localgcp.run.images import SERVER
+from tests.ports import quiet_port
 
 LOCATION = "projects/demo/locations/australia-southeast1"
 DOCKERFILE = 'FROM python:3.11\nWORKDIR /srv\nCOPY . .\nCMD ["python", "server.py"]\n'
@@ -47,10 +48,12 @@ class Serving:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        self.port = quiet_port()
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", "localgcp", "serve", "--data-dir", str(self.data_dir)])
+        place = ["--data-dir", str(self.data_dir), "--port", str(self.port)]
+        self.process = subprocess.Popen([sys.executable, "-m", "localgcp", "serve", *place])
         deadline = time.monotonic() + 60
         while True:
             assert self.process.poll() is None, "serve ended"
