@@ -110,6 +110,8 @@ def make_workspace(root: Path, engine: Path, **variables: str) -> Workspace:
         "PATH": os.pathsep.join([str(commands), os.environ["PATH"]]),
         "HOME": str(root / "home"),
         "NO_COLOR": "1",
+        # Python takes a program of the same second and size for the one that it has compiled.
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
     (root / "home").mkdir()
     workspace = Workspace(folder=folder, environment={**base, **environment(root / "data", base), **variables})
