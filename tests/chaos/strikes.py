@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.chaos import ledger
-from tests.chaos.region import WORKER, StruckRegion
+from tests.chaos.region import WORKER, StruckRegion, until
 
 # While the script runs, always: every task twice, and one request in ten to the worker refused.
 STANDING: Final = (
@@ -21,6 +21,8 @@ LAPSED: Final = "lapsed lease"
 
 # A strike that finds nobody at work strikes all the same.
 AT_WORK_SECONDS: Final = 3.0
+# After the region was killed, no worker runs before the first task is delivered.
+WORKER_SECONDS: Final = 30.0
 
 
 def is_at_work(region: StruckRegion) -> bool:
@@ -108,8 +110,9 @@ class Strikes:
         match kind:
             case "kill a worker":
                 is_at_work(self.region)
-                detail = self.region.kill_worker()
-                if detail is None:
+                try:
+                    detail = until("a worker to kill", self.region.kill_worker, WORKER_SECONDS)
+                except TimeoutError:
                     kind = "no worker to kill"
             case "restart the database":
                 self.region.restart_database()
