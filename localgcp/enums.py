@@ -6,6 +6,19 @@ the exceptions are here, taken from the protos that ship with Google's client li
 
 import functools
 
+#: google.logging.type.LogSeverity
+SEVERITIES = {
+    "DEFAULT": 0,
+    "DEBUG": 100,
+    "INFO": 200,
+    "NOTICE": 300,
+    "WARNING": 400,
+    "ERROR": 500,
+    "CRITICAL": 600,
+    "ALERT": 700,
+    "EMERGENCY": 800,
+}
+
 # Names -> numbers, for the enums that have every one of these names. The names not listed are at their positions.
 EXCEPTIONS: tuple[dict[str, int], ...] = (
     # google.api.LaunchStage
@@ -17,17 +30,7 @@ EXCEPTIONS: tuple[dict[str, int], ...] = (
     # google.devtools.artifactregistry.v1
     {"APT": 5, "YUM": 6, "PYTHON": 8, "KFP": 9, "GO": 10, "GENERIC": 11, "RUBY": 12},
     {"REDIRECTION_FROM_GCR_IO_ENABLED_AND_COPYING": 5, "REDIRECTION_FROM_GCR_IO_PARTIAL_AND_COPYING": 6},
-    # google.logging.type.LogSeverity
-    {
-        "DEBUG": 100,
-        "INFO": 200,
-        "NOTICE": 300,
-        "WARNING": 400,
-        "ERROR": 500,
-        "CRITICAL": 600,
-        "ALERT": 700,
-        "EMERGENCY": 800,
-    },
+    SEVERITIES,
     # google.cloud.secretmanager.v1.Secret
     {"OTHER": 50},
 )

@@ -20,22 +20,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from localgcp.enums import SEVERITIES
 from localgcp.errors import InvalidArgument
 from localgcp.validation import camel
 
 Predicate = Callable[[Mapping[str, Any]], bool]
-
-SEVERITIES = {
-    "DEFAULT": 0,
-    "DEBUG": 100,
-    "INFO": 200,
-    "NOTICE": 300,
-    "WARNING": 400,
-    "ERROR": 500,
-    "CRITICAL": 600,
-    "ALERT": 700,
-    "EMERGENCY": 800,
-}
 
 TOKEN = re.compile(
     r"""\s*(?:--[^\n]*(?:\n\s*|$))*(?:

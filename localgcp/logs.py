@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 from localgcp.clock import Clock
 from localgcp.clock import timestamp as rfc3339
-from localgcp.logfilter import SEVERITIES, Filter, parse
+from localgcp.enums import SEVERITIES
+from localgcp.logfilter import Filter, parse
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
